@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/pflag"
+
+	"flatimg/cmd/internal/cli"
+	"flatimg/layers"
+	"flatimg/layers/volume"
+)
+
+var mapVerb = verb{
+	name:    "map",
+	args:    "[FLAGS] IMAGE",
+	summary: "show which layer holds the newest data for each offset",
+	run: func(_ context.Context, flags *pflag.FlagSet, args []string) error {
+		o := mapOptions{length: sizeFlag(layers.MaxLength)}
+		source := sourceFlags(flags)
+		snapshot := snapshotFlag(flags)
+		flags.BoolVar(&o.json, "json", false, "print what qemu-img map --output=json prints, offsets and lengths in bytes")
+		flags.VarP(&o.start, "start-offset", "s", "begin at this guest offset (`SIZE`)")
+		flags.VarP(&o.length, "max-length", "l", "show at most this many guest bytes (`SIZE`)")
+		flags.Lookup("max-length").DefValue = ""
+		flags.Lookup("start-offset").DefValue = ""
+		if err := parse(flags, args, 1, 1); err != nil {
+			return err
+		}
+		o.layers = source.layers()
+		o.layers.Snapshot = *snapshot
+		return showMap(os.Stdout, flags.Arg(0), o)
+	},
+}
+
+type mapOptions struct {
+	layers        layers.Options
+	json          bool
+	start, length sizeFlag
+}
+
+func showMap(w io.Writer, path string, o mapOptions) error {
+	im, err := layers.Open(path, o.layers)
+	if err != nil {
+		return err
+	}
+	defer im.Close()
+	if int64(o.start) > im.Size() {
+		return cli.Usagef("--start-offset %d is past the end of the disk, which has %d bytes", int64(o.start), im.Size())
+	}
+	out := bufio.NewWriter(w)
+	entries := mapEntries(im, im.Extents(int64(o.start), int64(o.length)))
+	if o.json {
+		err = printMapJSON(out, entries)
+	} else {
+		err = printMapTable(out, im, entries)
+	}
+	if flushErr := out.Flush(); err == nil {
+		err = flushErr
+	}
+	return err
+}
+
+// mapEntry is a run of the disk in the terms of qemu-img map (MapEntry in
+// QEMU's qapi/block-core.json).
+type mapEntry struct {
+	Start   int64  `json:"start"`
+	Length  int64  `json:"length"`
+	Depth   int    `json:"depth"`
+	Present bool   `json:"present"`
+	Zero    bool   `json:"zero"`
+	Data    bool   `json:"data"`
+	Offset  *int64 `json:"offset,omitempty"`
+
+	compressed bool // told to people only
+	file       string
+}
+
+// mapEntries turns extents to entries, adjacent equal ones merged: qemu-img
+// does not tell one compressed cluster from the next.
+func mapEntries(im *layers.Image, extents iter.Seq2[layers.Extent, error]) iter.Seq2[mapEntry, error] {
+	return func(yield func(mapEntry, error) bool) {
+		var held mapEntry
+		for e, err := range extents {
+			if err != nil {
+				yield(mapEntry{}, err)
+				return
+			}
+			next := newMapEntry(im, e)
+			if held.Length > 0 && held.continuedBy(next) {
+				held.Length += next.Length
+				continue
+			}
+			if held.Length > 0 && !yield(held, nil) {
+				return
+			}
+			held = next
+		}
+		if held.Length > 0 {
+			yield(held, nil)
+		}
+	}
+}
+
+func newMapEntry(im *layers.Image, e layers.Extent) mapEntry {
+	chain := im.Layers()
+	if e.Kind == volume.Hole {
+		return mapEntry{Start: e.Offset, Length: e.Length, Depth: len(chain) - 1, Zero: true}
+	}
+	m := mapEntry{
+		Start: e.Offset, Length: e.Length, Depth: len(chain) - 1 - e.Layer, Present: true,
+		Zero: e.Kind == volume.Zero, Data: e.Kind != volume.Zero,
+		compressed: e.Kind == volume.Compressed,
+	}
+	m.file = chain[e.Layer].Files()[e.File].Path()
+	if !m.compressed && e.Host != volume.NoHost {
+		m.Offset = &e.Host
+	}
+	return m
+}
+
+func (m mapEntry) continuedBy(next mapEntry) bool {
+	if m.Depth != next.Depth || m.Present != next.Present || m.Zero != next.Zero || m.Data != next.Data ||
+		m.compressed != next.compressed || m.file != next.file || (m.Offset == nil) != (next.Offset == nil) {
+		return false
+	}
+	return m.Offset == nil || *m.Offset+m.Length == *next.Offset
+}
+
+// printMapJSON prints an array with an entry a line, so that a long map can be
+// read by line tools, too.
+func printMapJSON(w io.Writer, entries iter.Seq2[mapEntry, error]) error {
+	lead := "["
+	for m, err := range entries {
+		if err != nil {
+			return err
+		}
+		line, err := json.Marshal(m)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(w, "%s%s", lead, line); err != nil {
+			return err
+		}
+		lead = ",\n"
+	}
+	if lead == "[" {
+		fmt.Fprint(w, "[")
+	}
+	_, err := fmt.Fprintln(w, "]")
+	return err
+}
+
+func printMapTable(w io.Writer, im *layers.Image, entries iter.Seq2[mapEntry, error]) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "OFFSET\tLENGTH\tKIND\tLAYER\tAT\tFILE")
+	for m, err := range entries {
+		if err != nil {
+			table.Flush()
+			return err
+		}
+		layer, at := "-", "-"
+		if m.Present {
+			layer = fmt.Sprint(len(im.Layers()) - 1 - m.Depth)
+		}
+		if m.Offset != nil {
+			at = fmt.Sprintf("%#x", *m.Offset)
+		}
+		file := m.file
+		if file == "" {
+			file = "-"
+		}
+		fmt.Fprintf(table, "%#x\t%s\t%s\t%s\t%s\t%s\n", m.Start, cli.FormatSize(m.Length), m.kind(), layer, at, file)
+	}
+	return table.Flush()
+}
+
+func (m mapEntry) kind() string {
+	switch {
+	case m.compressed:
+		return volume.Compressed.String()
+	case m.Data:
+		return volume.Data.String()
+	case m.Present:
+		return volume.Zero.String()
+	}
+	return volume.Hole.String()
+}

@@ -1,0 +1,89 @@
+// Package cli holds what all verbs of the command share: errors with a hint
+// and an exit code, and sizes as people write them.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+
+	"flatimg/layers"
+)
+
+// Exit codes of the command; README.md has the table.
+const (
+	ExitOK          = 0
+	ExitFailure     = 1 // anything without a code of its own
+	ExitUsage       = 2 // wrong flags or arguments
+	ExitSource      = 3 // a source image is missing, unreadable, broken or not supported
+	ExitRefused     = 4 // refused for safety; a flag allows it
+	ExitExists      = 5 // the target exists
+	ExitNoSpace     = 6 // the area or the target is full
+	ExitServer      = 7 // the server can't be reached, or it refused
+	ExitMount       = 8 // mounting or unmounting failed
+	ExitInterrupted = 130
+)
+
+// Error is an error with what the user can do about it.
+type Error struct {
+	Err error
+	// Hint says the flag or the command that helps; empty: none.
+	Hint string
+	// Code is the exit code; 0 means that of the wrapped error.
+	Code int
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Usagef returns an error in the arguments.
+func Usagef(format string, args ...any) error {
+	return &Error{Err: fmt.Errorf(format, args...), Code: ExitUsage}
+}
+
+// hinter is implemented by errors of other packages that know what helps.
+type hinter interface{ Hint() string }
+
+// Report prints err and its hint to w and returns the exit code.
+func Report(w io.Writer, err error) int {
+	if err == nil {
+		return ExitOK
+	}
+	fmt.Fprintf(w, "flatimg: error: %v\n", err)
+	if h := hint(err); h != "" {
+		fmt.Fprintf(w, "flatimg: hint: %s\n", h)
+	}
+	return exitCode(err)
+}
+
+func hint(err error) string {
+	var e *Error
+	if errors.As(err, &e) && e.Hint != "" {
+		return e.Hint
+	}
+	var h hinter
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+func exitCode(err error) int {
+	var e *Error
+	if errors.As(err, &e) && e.Code != 0 {
+		return e.Code
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return ExitInterrupted
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return ExitNoSpace
+	case errors.Is(err, layers.ErrRefused):
+		return ExitRefused
+	case errors.Is(err, layers.ErrSource):
+		return ExitSource
+	}
+	return ExitFailure
+}

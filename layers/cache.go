@@ -1,0 +1,161 @@
+package layers
+
+import (
+	"container/list"
+	"sync"
+)
+
+// Limits of a [Cache] that is made with zeros.
+const (
+	// DefaultMapBytes holds the map of a fully fragmented disk of some 170
+	// GiB at 64 KiB clusters, and that of a typical one of many TiB.
+	DefaultMapBytes = 64 << 20
+	// DefaultClusterBytes holds 512 clusters of 64 KiB, or 16 of 2 MiB.
+	DefaultClusterBytes = 32 << 20
+)
+
+// Cache bounds the memory of what is kept about open images: resolved parts of
+// offset maps, and inflated clusters. Several images may share one, and what
+// was used least recently goes first. Safe for concurrent use.
+type Cache struct {
+	regions  *lru[regionKey, *region]
+	clusters *lru[clusterKey, []byte]
+}
+
+// NewCache returns a cache of at most mapBytes for offset maps and
+// clusterBytes for inflated clusters; 0 means the default. What is in use at
+// the moment comes on top.
+func NewCache(mapBytes, clusterBytes int64) *Cache {
+	if mapBytes == 0 {
+		mapBytes = DefaultMapBytes
+	}
+	if clusterBytes == 0 {
+		clusterBytes = DefaultClusterBytes
+	}
+	return &Cache{
+		regions:  newLRU[regionKey, *region](mapBytes),
+		clusters: newLRU[clusterKey, []byte](clusterBytes),
+	}
+}
+
+// CacheStats counts the look-ups of one kind.
+type CacheStats struct {
+	Hits   int64 `json:"hits"`
+	Misses int64 `json:"misses"`
+	// Bytes kept at the moment.
+	Bytes int64 `json:"bytes"`
+}
+
+// Stats of the offset maps and of the inflated clusters.
+func (c *Cache) Stats() (maps, clusters CacheStats) {
+	return c.regions.stats(), c.clusters.stats()
+}
+
+// lru keeps values up to a total cost. Two callers that miss the same key at
+// the same time make the value once.
+type lru[K comparable, V any] struct {
+	limit int64
+
+	mu      sync.Mutex
+	entries map[K]*list.Element // of *lruEntry
+	order   *list.List          // most recently used first
+	cost    int64
+	hits    int64
+	misses  int64
+}
+
+type lruEntry[K comparable, V any] struct {
+	key   K
+	ready chan struct{} // closed when value, cost and err are set
+	value V
+	cost  int64
+	err   error
+	// dropped while it was being made; under the lru's lock.
+	dropped bool
+}
+
+func newLRU[K comparable, V any](limit int64) *lru[K, V] {
+	return &lru[K, V]{limit: limit, entries: make(map[K]*list.Element), order: list.New()}
+}
+
+// get returns the value of key, which build makes, with its cost in bytes,
+// when it is not there. Errors are returned to all who wait and not kept.
+func (c *lru[K, V]) get(key K, build func() (V, int64, error)) (V, error) {
+	c.mu.Lock()
+	if elem, ok := c.entries[key]; ok {
+		c.order.MoveToFront(elem)
+		c.hits++
+		c.mu.Unlock()
+		e := elem.Value.(*lruEntry[K, V])
+		<-e.ready
+		return e.value, e.err
+	}
+	e := &lruEntry[K, V]{key: key, ready: make(chan struct{})}
+	c.entries[key] = c.order.PushFront(e)
+	c.misses++
+	c.mu.Unlock()
+
+	value, cost, err := build()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.value, e.cost, e.err = value, cost, err
+	close(e.ready)
+	if e.dropped {
+		return value, err
+	}
+	if err != nil {
+		c.drop(c.entries[key])
+		return value, err
+	}
+	c.cost += cost
+	for elem := c.order.Back(); elem != nil && c.cost > c.limit; {
+		prev := elem.Prev()
+		// What is being made has no cost yet, and its maker needs it.
+		if isReady(elem.Value.(*lruEntry[K, V]).ready) {
+			c.drop(elem)
+		}
+		elem = prev
+	}
+	return value, nil
+}
+
+func isReady(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// drop removes an entry; the caller holds mu.
+func (c *lru[K, V]) drop(elem *list.Element) {
+	e := elem.Value.(*lruEntry[K, V])
+	c.order.Remove(elem)
+	delete(c.entries, e.key)
+	if isReady(e.ready) && e.err == nil {
+		c.cost -= e.cost
+	} else {
+		e.dropped = true
+	}
+}
+
+// forget removes all entries whose key match says yes to.
+func (c *lru[K, V]) forget(match func(K) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for elem := c.order.Front(); elem != nil; {
+		next := elem.Next()
+		if match(elem.Value.(*lruEntry[K, V]).key) {
+			c.drop(elem)
+		}
+		elem = next
+	}
+}
+
+func (c *lru[K, V]) stats() CacheStats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return CacheStats{Hits: c.hits, Misses: c.misses, Bytes: c.cost}
+}

@@ -1,0 +1,81 @@
+package qcow2
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sort"
+)
+
+// l1Table holds the entries of an L1 table that are not zero, so that the
+// table of an empty disk of many TiB takes nothing. Read only.
+type l1Table struct {
+	// index in the table, ascending, and offset in bytes of the L2 table.
+	index []uint32
+	l2    []int64
+}
+
+// readL1 reads and checks as many entries as the disk needs ("L1 table").
+func (v *Volume) readL1(offset uint64, entries uint32) (l1Table, error) {
+	var t l1Table
+	file := v.files[0]
+	if int64(entries)*8 > maxL1Bytes {
+		return t, fmt.Errorf("an L1 table of %d entries is larger than %d bytes", entries, maxL1Bytes)
+	}
+	needed := v.size >> v.tableBits()
+	if v.size&(1<<v.tableBits()-1) != 0 {
+		needed++
+	}
+	if needed > int64(entries) {
+		return t, fmt.Errorf("an L1 table of %d entries is too small for a disk of %d bytes, which needs %d", entries, v.size, needed)
+	}
+	if offset&uint64(v.clusterSize()-1) != 0 || offset > offsetMask {
+		return t, fmt.Errorf("the L1 table's offset %#x is not aligned to a cluster or too large", offset)
+	}
+	if needed == 0 {
+		return t, nil
+	}
+	if end := int64(offset) + needed*8; end > file.Size() && !v.ignoreTruncation {
+		return t, truncated(file, "L1 table", int64(offset))
+	}
+	const chunk = 64 << 10
+	buf := make([]byte, min(needed*8, chunk))
+	for i := int64(0); i < needed; {
+		b := buf[:min((needed-i)*8, chunk)]
+		if err := readPadded(file, b, int64(offset)+i*8); err != nil {
+			return t, err
+		}
+		for ; len(b) > 0; b, i = b[8:], i+1 {
+			l2 := int64(binary.BigEndian.Uint64(b) & offsetMask)
+			if l2 == 0 {
+				continue
+			}
+			if l2&(v.clusterSize()-1) != 0 {
+				return t, fmt.Errorf("entry %d of the L1 table at %#x: the L2 table's offset %#x is not aligned to a cluster", i, offset, l2)
+			}
+			if l2 >= file.Size() && !v.ignoreTruncation {
+				return t, truncated(file, "L2 table", l2)
+			}
+			t.index = append(t.index, uint32(i))
+			t.l2 = append(t.l2, l2)
+		}
+	}
+	return t, nil
+}
+
+// find returns the position of the first entry at or after index i, which is
+// len(t.index) when there is none.
+func (t l1Table) find(i uint32) int {
+	return sort.Search(len(t.index), func(n int) bool { return t.index[n] >= i })
+}
+
+// EmptyUntil implements [volume.Volume].
+func (v *Volume) EmptyUntil(off int64) int64 {
+	if off >= v.size {
+		return off
+	}
+	n := v.l1.find(uint32(off >> v.tableBits()))
+	if n == len(v.l1.index) {
+		return v.size
+	}
+	return max(off, int64(v.l1.index[n])<<v.tableBits())
+}

@@ -1,0 +1,167 @@
+package qcow2
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"flatimg/layers/volume"
+)
+
+// sliceBytes is the size of the piece of an L2 table that is read at once.
+// Larger ones mean fewer reads for fragmented images and more memory for each
+// lookup under way.
+const sliceBytes = 64 << 10
+
+// AppendRuns implements [volume.Volume].
+func (v *Volume) AppendRuns(dst []volume.Run, off, length int64) ([]volume.Run, error) {
+	end := off + length
+	var buf []byte
+	for off < end {
+		if empty := v.EmptyUntil(off); empty > off {
+			dst = appendRun(dst, volume.Run{Length: min(empty, end) - off, Kind: volume.Hole, Host: volume.NoHost})
+			off = min(empty, end)
+			continue
+		}
+		// off lies in a table, since EmptyUntil would have skipped it.
+		n := v.l1.find(uint32(off >> v.tableBits()))
+		tableEnd := min((int64(v.l1.index[n])+1)<<v.tableBits(), end)
+		if buf == nil {
+			entries := (length+v.clusterSize()-1)>>v.clusterBits + 1
+			buf = make([]byte, min(sliceBytes, v.clusterSize(), entries*v.entrySize()))
+		}
+		var err error
+		if dst, err = v.appendTable(dst, off, tableEnd, v.l1.l2[n], buf); err != nil {
+			return nil, err
+		}
+		off = tableEnd
+	}
+	return dst, nil
+}
+
+// appendTable appends the runs of [off, end), which lies within the guest range
+// of the L2 table at offset table; buf is scratch space.
+func (v *Volume) appendTable(dst []volume.Run, off, end, table int64, buf []byte) ([]volume.Run, error) {
+	size := v.entrySize()
+	for off < end {
+		first := off >> v.clusterBits & (1<<v.l2Bits() - 1)
+		count := (end-1)>>v.clusterBits - off>>v.clusterBits + 1
+		b := buf[:min(int64(len(buf)), count*size)/size*size]
+		if err := readPadded(v.files[0], b, table+first*size); err != nil {
+			return nil, err
+		}
+		for ; len(b) > 0; b = b[size:] {
+			entry := binary.BigEndian.Uint64(b)
+			var bitmap uint64
+			if v.extendedL2 {
+				bitmap = binary.BigEndian.Uint64(b[8:])
+			}
+			start := off &^ (v.clusterSize() - 1)
+			c, err := v.decode(entry, bitmap, start)
+			if err == nil {
+				dst, err = v.appendCluster(dst, c, off-start, min(end-start, v.clusterSize()))
+			}
+			if err != nil {
+				var cut *TruncatedError
+				if errors.As(err, &cut) {
+					return nil, err
+				}
+				return nil, fmt.Errorf("%s: corrupt L2 entry %d (%#x) of the table at %#x, for guest offset %#x: %w",
+					v.files[0].Path(), start>>v.clusterBits&(1<<v.l2Bits()-1), entry, table, start, err)
+			}
+			off = start + v.clusterSize()
+		}
+	}
+	return dst, nil
+}
+
+// appendCluster appends the runs of the part [from, to) of a cluster.
+func (v *Volume) appendCluster(dst []volume.Run, c cluster, from, to int64) ([]volume.Run, error) {
+	if c.kind == volume.Compressed {
+		if c.host >= v.files[0].Size() && !v.ignoreTruncation {
+			return nil, truncated(v.files[0], "compressed cluster", c.host)
+		}
+		return append(dst, volume.Run{Length: to - from, Kind: volume.Compressed, Host: c.host, Stored: c.stored}), nil
+	}
+	if c.allocated|c.zero == 0 {
+		return v.appendPlain(dst, c.kind, c.host, from, to)
+	}
+	shift := v.clusterBits - 5 // log2 of a subcluster's size
+	for i := int(from >> shift); from < to; {
+		kind, n := c.subRun(i)
+		i += n
+		stop := min(int64(i)<<shift, to)
+		var err error
+		if dst, err = v.appendPlain(dst, kind, c.host, from, stop); err != nil {
+			return nil, err
+		}
+		from = stop
+	}
+	return dst, nil
+}
+
+// appendPlain appends a run of one kind; host is the offset of the cluster's
+// first byte. Data that lies past the end of the file is zeros.
+func (v *Volume) appendPlain(dst []volume.Run, kind volume.Kind, host, from, to int64) ([]volume.Run, error) {
+	run := volume.Run{Length: to - from, Kind: kind, Host: volume.NoHost}
+	if kind == volume.Hole {
+		return appendRun(dst, run), nil
+	}
+	run.File = v.dataIndex
+	if host != volume.NoHost {
+		run.Host = host + from
+	}
+	if kind != volume.Data {
+		return appendRun(dst, run), nil
+	}
+	file := v.files[v.dataIndex]
+	if left := file.Size() - run.Host; left < run.Length {
+		// A last cluster that the file holds in part is common. One that
+		// begins past its end is not, unless the file is a raw disk.
+		if host >= file.Size() && !v.dataFile && !v.ignoreTruncation {
+			return nil, truncated(file, "data cluster", host)
+		}
+		if left > 0 {
+			head := run
+			head.Length = left
+			dst = appendRun(dst, head)
+			run.Length, run.Host = run.Length-left, run.Host+left
+		}
+		run.Kind = volume.Zero
+	}
+	return appendRun(dst, run), nil
+}
+
+// appendRun appends r, or lengthens the last run when r continues it. Callers
+// append to a dst of their own, whose last run is the one before r.
+func appendRun(dst []volume.Run, r volume.Run) []volume.Run {
+	if n := len(dst); n > 0 {
+		last := &dst[n-1]
+		if last.Kind == r.Kind && last.File == r.File && continues(last.Host, last.Length, r.Host) {
+			last.Length += r.Length
+			return dst
+		}
+	}
+	return append(dst, r)
+}
+
+func continues(host, length, next int64) bool {
+	if host == volume.NoHost || next == volume.NoHost {
+		return host == next
+	}
+	return host+length == next
+}
+
+// readPadded fills p from file; what lies past its end reads as zeros, as QEMU
+// has it for metadata.
+func readPadded(file *volume.File, p []byte, off int64) error {
+	in := max(0, min(int64(len(p)), file.Size()-off))
+	clear(p[in:])
+	if in == 0 {
+		return nil
+	}
+	if _, err := file.ReadAt(p[:in], off); err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+package volume
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// openNonblock opens path so that a FIFO or a device without medium cannot
+// make the open wait. O_NONBLOCK has no effect on reads of regular files.
+func openNonblock(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	// Blocking mode again: Go would register a non-blocking descriptor with
+	// its poller.
+	if err := unix.SetNonblock(fd, false); err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func statBlocks(fi os.FileInfo) int64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks
+	}
+	return 0
+}
+
+// NextData returns the first run of data at or after off: [start, end). Both
+// are the file's size when there is none. A file system that knows no holes
+// reports the whole file as data.
+func (f *File) NextData(off int64) (start, end int64, err error) {
+	if off >= f.size {
+		return f.size, f.size, nil
+	}
+	// SEEK_DATA and SEEK_HOLE move the descriptor's position, which nobody
+	// else uses: reads are pread and splice with offsets.
+	start, err = unix.Seek(f.fd, off, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return f.size, f.size, nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
+		return off, f.size, nil
+	case err != nil:
+		return 0, 0, &os.PathError{Op: "seek to data", Path: f.path, Err: err}
+	}
+	end, err = unix.Seek(f.fd, start, unix.SEEK_HOLE)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, 0, &os.PathError{Op: "seek to hole", Path: f.path, Err: err}
+	}
+	return min(start, f.size), min(end, f.size), nil
+}
