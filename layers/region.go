@@ -109,7 +109,7 @@ func (m *merger) add(v volume.Volume, layer int, from, to int64) error {
 			if inside == to {
 				return nil
 			}
-			m.runs = append(m.runs[:0], volume.Run{Length: inside - from, Kind: volume.Hole})
+			m.runs = append(m.runs[:0], volume.Run{Length: inside - from, Kind: volume.Hole, Host: volume.NoHost})
 		} else {
 			var err error
 			if m.runs, err = v.AppendRuns(m.runs[:0], m.start+from, inside-from); err != nil {
@@ -157,7 +157,16 @@ func spanOf(r volume.Run, layer int, rel, skip int64) span {
 	s := span{rel: uint32(rel), kind: r.Kind, host: r.Host}
 	switch r.Kind {
 	case volume.Hole:
-		s.layer, s.host = -1, volume.NoHost
+		// Where a cluster of the base has space for what it does not hold, it
+		// is told; above the base the next layer's answer replaces this one.
+		s.layer = -1
+		if layer > 0 {
+			s.host = volume.NoHost
+		}
+		if s.host != volume.NoHost {
+			s.host += skip
+			s.file = uint8(r.File)
+		}
 		return s
 	case volume.Compressed:
 		s.stored = uint32(r.Stored)

@@ -42,6 +42,7 @@ type Volume struct {
 	l1               l1Table
 	snapshots        []snapshot
 	ignoreTruncation bool
+	preallocated     bool // see isPreallocated
 	decompress       decompressor
 }
 
@@ -94,6 +95,7 @@ func Open(file *volume.File, opts Options) (*Volume, error) {
 		v.files = append(v.files, data)
 		v.dataIndex = 1
 	}
+	v.preallocated = v.isPreallocated()
 	return v, nil
 }
 

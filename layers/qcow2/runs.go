@@ -101,13 +101,9 @@ func (v *Volume) appendCluster(dst []volume.Run, c cluster, from, to int64) ([]v
 }
 
 // appendPlain appends a run of one kind; host is the offset of the cluster's
-// first byte. Data that lies past the end of the file is zeros.
+// first byte.
 func (v *Volume) appendPlain(dst []volume.Run, kind volume.Kind, host, from, to int64) ([]volume.Run, error) {
-	run := volume.Run{Length: to - from, Kind: kind, Host: volume.NoHost}
-	if kind == volume.Hole {
-		return appendRun(dst, run), nil
-	}
-	run.File = v.dataIndex
+	run := volume.Run{Length: to - from, Kind: kind, File: v.dataIndex, Host: volume.NoHost}
 	if host != volume.NoHost {
 		run.Host = host + from
 	}
@@ -115,21 +111,53 @@ func (v *Volume) appendPlain(dst []volume.Run, kind volume.Kind, host, from, to 
 		return appendRun(dst, run), nil
 	}
 	file := v.files[v.dataIndex]
-	if left := file.Size() - run.Host; left < run.Length {
-		// A last cluster that the file holds in part is common. One that
-		// begins past its end is not, unless the file is a raw disk.
-		if host >= file.Size() && !v.dataFile && !v.ignoreTruncation {
-			return nil, truncated(file, "data cluster", host)
-		}
-		if left > 0 {
-			head := run
-			head.Length = left
-			dst = appendRun(dst, head)
-			run.Length, run.Host = run.Length-left, run.Host+left
-		}
-		run.Kind = volume.Zero
+	// A last cluster that the file holds in part is common. One that begins
+	// past its end is not, unless the file is a raw disk.
+	if host >= file.Size() && !v.dataFile && !v.ignoreTruncation {
+		return nil, truncated(file, "data cluster", host)
 	}
-	return appendRun(dst, run), nil
+	past := min(run.Length, max(0, run.Host+run.Length-file.Size()))
+	run.Length -= past
+	dst, err := v.appendData(dst, run)
+	if past > 0 {
+		dst = appendRun(dst, volume.Run{Length: past, Kind: volume.Zero, File: run.File, Host: run.Host + run.Length})
+	}
+	return dst, err
+}
+
+// appendData appends a run of data, which lies within the file, split into what
+// was written and what is a hole of the file.
+func (v *Volume) appendData(dst []volume.Run, run volume.Run) ([]volume.Run, error) {
+	if !v.preallocated {
+		if run.Length > 0 {
+			dst = appendRun(dst, run)
+		}
+		return dst, nil
+	}
+	file := v.files[v.dataIndex]
+	for end := run.Host + run.Length; run.Host < end; {
+		start, stop, err := file.NextData(run.Host)
+		if err != nil {
+			return nil, err
+		}
+		run.Kind, run.Length = volume.Unwritten, min(start, end)-run.Host
+		if run.Length == 0 {
+			run.Kind, run.Length = volume.Data, min(stop, end)-run.Host
+		}
+		dst = appendRun(dst, run)
+		run.Host += run.Length
+	}
+	return dst, nil
+}
+
+// isPreallocated says whether much of the image file is holes, as it is when
+// the clusters of the whole disk were allocated in advance. Only then the file
+// is asked for holes in every run of data; the thresholds are QEMU's
+// (qcow2_detect_metadata_preallocation).
+func (v *Volume) isPreallocated() bool {
+	file := v.files[0]
+	used := file.DiskUsage() >> v.clusterBits
+	return (file.Size()+v.clusterSize()-1)>>v.clusterBits >= max(used*10/9, used+2)
 }
 
 // appendRun appends r, or lengthens the last run when r continues it. Callers

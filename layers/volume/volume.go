@@ -25,6 +25,9 @@ const (
 	Data
 	// Compressed: the bytes are part of a cluster that is stored compressed.
 	Compressed
+	// Unwritten: the bytes have a place in a file of the volume, but the file
+	// has a hole there: they are zeros.
+	Unwritten
 )
 
 // String returns the name of the kind as DESIGN's vocabulary has it.
@@ -38,6 +41,8 @@ func (k Kind) String() string {
 		return "data"
 	case Compressed:
 		return "compressed"
+	case Unwritten:
+		return "unwritten"
 	}
 	return "unknown"
 }
@@ -48,12 +53,12 @@ type Run struct {
 	// Length in guest bytes, at least 1.
 	Length int64
 	Kind   Kind
-	// File is the index into [Volume.Files] for Data and Compressed.
+	// File is the index into [Volume.Files] of the file that Host is in.
 	File int
 	// Host is an offset in bytes into File: for Data that of the first byte,
 	// for Compressed that of the first byte of the stored cluster, even when
-	// the run covers only a part of the cluster. For Zero it is where the
-	// volume keeps space for the run, or NoHost.
+	// the run covers only a part of the cluster. For the other kinds it is
+	// where the volume keeps space for the run, or NoHost.
 	Host int64
 	// Stored is, for Compressed, the number of bytes to read at Host.
 	Stored int64
