@@ -50,16 +50,18 @@ func (v *Volume) appendTable(dst []volume.Run, off, end, table int64, buf []byte
 		if err := readPadded(v.files[0], b, table+first*size); err != nil {
 			return nil, err
 		}
-		for ; len(b) > 0; b = b[size:] {
+		for len(b) > 0 {
 			entry := binary.BigEndian.Uint64(b)
 			var bitmap uint64
 			if v.extendedL2 {
 				bitmap = binary.BigEndian.Uint64(b[8:])
 			}
 			start := off &^ (v.clusterSize() - 1)
+			n := int64(1) // clusters that are taken at once
 			c, err := v.decode(entry, bitmap, start)
 			if err == nil {
-				dst, err = v.appendCluster(dst, c, off-start, min(end-start, v.clusterSize()))
+				n += v.alike(b[size:], entry, c)
+				dst, err = v.appendCluster(dst, c, off-start, min(end-start, n<<v.clusterBits))
 			}
 			if err != nil {
 				var cut *TruncatedError
@@ -69,13 +71,37 @@ func (v *Volume) appendTable(dst []volume.Run, off, end, table int64, buf []byte
 				return nil, fmt.Errorf("%s: corrupt L2 entry %d (%#x) of the table at %#x, for guest offset %#x: %w",
 					v.files[0].Path(), start>>v.clusterBits&(1<<v.l2Bits()-1), entry, table, start, err)
 			}
-			off = start + v.clusterSize()
+			b = b[n*size:]
+			off = start + n<<v.clusterBits
 		}
 	}
 	return dst, nil
 }
 
-// appendCluster appends the runs of the part [from, to) of a cluster.
+// alike returns how many of the plain entries in b continue the one of c: most
+// tables are long runs of nothing or of neighbours, and to decode each entry
+// would be most of the work of resolving a large disk.
+func (v *Volume) alike(b []byte, entry uint64, c cluster) int64 {
+	if v.extendedL2 || entry != 0 && c.kind != volume.Data {
+		return 0
+	}
+	step := uint64(v.clusterSize())
+	if entry == 0 {
+		step = 0
+	}
+	n := int64(0)
+	for ; len(b) >= 8; b = b[8:] {
+		entry += step
+		if binary.BigEndian.Uint64(b) != entry {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// appendCluster appends the runs of the part [from, to) of a cluster, or of
+// several plain ones that continue it.
 func (v *Volume) appendCluster(dst []volume.Run, c cluster, from, to int64) ([]volume.Run, error) {
 	if c.kind == volume.Compressed {
 		if c.host >= v.files[0].Size() && !v.ignoreTruncation {
@@ -100,8 +126,8 @@ func (v *Volume) appendCluster(dst []volume.Run, c cluster, from, to int64) ([]v
 	return dst, nil
 }
 
-// appendPlain appends a run of one kind; host is the offset of the cluster's
-// first byte.
+// appendPlain appends a run of one kind; host is the offset of the first
+// cluster's first byte.
 func (v *Volume) appendPlain(dst []volume.Run, kind volume.Kind, host, from, to int64) ([]volume.Run, error) {
 	run := volume.Run{Length: to - from, Kind: kind, File: v.dataIndex, Host: volume.NoHost}
 	if host != volume.NoHost {
@@ -113,8 +139,9 @@ func (v *Volume) appendPlain(dst []volume.Run, kind volume.Kind, host, from, to 
 	file := v.files[v.dataIndex]
 	// A last cluster that the file holds in part is common. One that begins
 	// past its end is not, unless the file is a raw disk.
-	if host >= file.Size() && !v.dataFile && !v.ignoreTruncation {
-		return nil, truncated(file, "data cluster", host)
+	last := (run.Host + run.Length - 1) &^ (v.clusterSize() - 1)
+	if last >= file.Size() && !v.dataFile && !v.ignoreTruncation {
+		return nil, truncated(file, "data cluster", last)
 	}
 	past := min(run.Length, max(0, run.Host+run.Length-file.Size()))
 	run.Length -= past

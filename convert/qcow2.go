@@ -1,0 +1,158 @@
+package convert
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+
+	"flatimg/layers"
+)
+
+// qcow2 is a standalone qcow2 image: no backing file, no snapshots, nothing
+// compressed, each cluster of the file in use exactly once. Names and sections
+// are those of QEMU's docs/interop/qcow2.txt:
+//
+//	┌──────────────────────┐ 0
+//	│ header               │ "Header"; one cluster. The header extensions are
+//	│                      │ just their end mark, which is zeros
+//	├──────────────────────┤ refTable
+//	│ refcount table       │ "Host cluster management"; 8 bytes for each
+//	│                      │ refcount block
+//	├──────────────────────┤ refBlocks
+//	│ refcount blocks      │ 2 bytes for each cluster of the file, all 1
+//	├──────────────────────┤ l1Table
+//	│ L1 table             │ "Cluster mapping"; 8 bytes for each L2 table that
+//	│                      │ the disk can have, zero where it holds no data
+//	├──────────────────────┤ l2Tables
+//	│ L2 tables            │ one cluster each, 8 bytes for each cluster of the
+//	│                      │ disk; in the disk's order
+//	├──────────────────────┤ data
+//	│ data clusters        │ in the disk's order
+//	└──────────────────────┘ size
+//
+// Every part starts at a cluster, and is filled up with zeros to a cluster. An
+// empty disk of size zero has neither L1 table, nor L2 tables, nor data.
+type qcow2 struct {
+	// Read only after layoutQcow2.
+	qcow2Layout
+	version int
+	disk    int64 // virtual size in bytes
+	bits    uint  // log2 of the cluster size in bytes
+	// tables has a bit for each L1 entry: does its L2 table exist?
+	tables   *bitmap
+	content  *clusters
+	sections []section // those of the metadata, in the file's order
+}
+
+var qcow2Format = format{
+	name:      "qcow2",
+	extension: ".qcow2",
+	options: []option{
+		// "Header": cluster_bits is at least 9, and QEMU takes at most 21.
+		{name: "cluster_size", initial: "64k", least: 512, most: 2 << 20},
+		{name: "compat", initial: "1.1", choices: []string{"0.10", "1.1", "v2", "v3"}},
+	},
+	layout: func(src source, v values) (Target, error) { return layoutQcow2(src, v) },
+	full: func(size int64, v values) int64 {
+		bits := log2(v["cluster_size"].bytes)
+		l1Entries := shiftUp(size, 2*bits-3)
+		return placeQcow2(bits, l1Entries, l1Entries, shiftUp(size, bits)).size
+	},
+}
+
+func layoutQcow2(src source, v values) (*qcow2, error) {
+	bits := log2(v["cluster_size"].bytes)
+	// refuse names the limit and the next larger clusters that pass it.
+	refuse := func(limit string, fit func(bits uint) bool) error {
+		return &LimitError{
+			Target: "qcow2,cluster_size=" + v["cluster_size"].text,
+			Disk:   src.Size(),
+			Limit:  limit,
+			Fits:   largerClusters(bits, v["compat"].text, fit),
+		}
+	}
+	if most, limit := maxQcow2Disk(bits); src.Size() > most {
+		return nil, refuse(limit, func(bits uint) bool {
+			most, _ := maxQcow2Disk(bits)
+			return src.Size() <= most
+		})
+	}
+	content, err := newClusters(src, bits)
+	if errors.Is(err, errFragmented) {
+		return nil, refuse(err.Error(), func(bits uint) bool { return bits == maxQcow2Bits })
+	}
+	if err != nil {
+		return nil, err
+	}
+	t := &qcow2{
+		version: 3,
+		disk:    roundUp(src.Size(), sectorSize),
+		bits:    bits,
+		tables:  content.present.groups(bits - 3),
+		content: content,
+	}
+	if compat := v["compat"].text; compat == "0.10" || compat == "v2" {
+		t.version = 2
+	}
+	t.qcow2Layout = placeQcow2(bits, t.tables.n, t.tables.count(), content.present.count())
+	if table := t.refBlocks - t.refTable; table > maxRefTable {
+		limit := fmt.Sprintf("the refcount table would take %s, at most %s are allowed", sizeText(table), sizeText(maxRefTable))
+		return nil, refuse(limit, func(uint) bool { return true })
+	}
+	t.sections = t.metadata()
+	return t, nil
+}
+
+// largerClusters returns the target with the smallest clusters above 1<<bits
+// bytes that fit; empty when none do.
+func largerClusters(bits uint, compat string, fit func(bits uint) bool) string {
+	for bits++; bits <= maxQcow2Bits; bits++ {
+		if fit(bits) {
+			return fmt.Sprintf("qcow2,cluster_size=%s,compat=%s", sizeText(1<<bits), compat)
+		}
+	}
+	return ""
+}
+
+func (t *qcow2) Size() int64 { return t.size }
+
+func (t *qcow2) AppendSegments(dst []layers.Segment, off, length int64) ([]layers.Segment, error) {
+	if err := checkRange(off, length, t.size); err != nil {
+		return dst, err
+	}
+	segments := dst
+	end := off + length
+	for _, s := range t.sections {
+		if off < s.end && off < end {
+			stop := min(end, s.end)
+			segments = s.appendSegments(segments, off, stop)
+			off = stop
+		}
+	}
+	if off == end {
+		return segments, nil
+	}
+	segments, err := t.content.appendSegments(segments, off-t.data, end-off)
+	if err != nil {
+		return dst, err
+	}
+	return segments, nil
+}
+
+var _ = (Sparse)((*qcow2)(nil))
+
+func (t *qcow2) DataRuns(off int64) iter.Seq2[Run, error] {
+	return func(yield func(Run, error) bool) {
+		for _, s := range t.sections {
+			if start := max(off, s.start); start < s.used && !yield(Run{start, s.used - start}, nil) {
+				return
+			}
+		}
+		for r, err := range t.content.dataRuns(max(0, off-t.data)) {
+			r.Offset += t.data
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}

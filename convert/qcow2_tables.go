@@ -1,0 +1,99 @@
+package convert
+
+import "encoding/binary"
+
+const (
+	// copied says that the refcount of the cluster is exactly one (bit 63 of L1
+	// and L2 entries, "Cluster mapping").
+	copied = 1 << 63
+	// refcountOrder is that of refcounts of 16 bits, the only ones of version 2.
+	refcountOrder = 4
+	// headerLength of version 3 without the compression type, which would be
+	// the default one.
+	headerLength = 104
+)
+
+// metadata returns the sections before the data, in the order of the file.
+func (t *qcow2) metadata() []section {
+	blocks := (t.l1Table - t.refBlocks) >> t.bits
+	return []section{
+		newSection(0, headerLength, t.refTable, t.fillHeader),
+		newSection(t.refTable, blocks*8, t.refBlocks, t.fillRefTable),
+		newSection(t.refBlocks, t.size>>t.bits*2, t.l1Table, t.fillRefBlocks),
+		newSection(t.l1Table, t.tables.n*8, t.l2Tables, t.fillL1),
+		newSection(t.l2Tables, t.data-t.l2Tables, t.data, t.fillL2),
+	}
+}
+
+// fillHeader makes the header ("Header"). Fields that are not set are zero: no
+// backing file, no encryption, no snapshots, no features.
+func (t *qcow2) fillHeader(p []byte, off int64) {
+	h := make([]byte, max(headerLength, off+int64(len(p))))
+	copy(h, "QFI\xfb")
+	binary.BigEndian.PutUint32(h[4:], uint32(t.version))
+	binary.BigEndian.PutUint32(h[20:], uint32(t.bits))
+	binary.BigEndian.PutUint64(h[24:], uint64(t.disk))
+	binary.BigEndian.PutUint32(h[36:], uint32(t.tables.n))
+	binary.BigEndian.PutUint64(h[40:], uint64(t.l1Table))
+	binary.BigEndian.PutUint64(h[48:], uint64(t.refTable))
+	binary.BigEndian.PutUint32(h[56:], uint32((t.refBlocks-t.refTable)>>t.bits))
+	if t.version >= 3 {
+		binary.BigEndian.PutUint32(h[96:], refcountOrder)
+		binary.BigEndian.PutUint32(h[100:], headerLength)
+	}
+	copy(p, h[off:])
+}
+
+// fillRefTable makes the refcount table: the offsets of the refcount blocks.
+func (t *qcow2) fillRefTable(p []byte, off int64) {
+	at := t.refBlocks + off/8<<t.bits
+	for ; len(p) > 0 && at < t.l1Table; at += 1 << t.bits {
+		binary.BigEndian.PutUint64(p, uint64(at))
+		p = p[8:]
+	}
+}
+
+// fillRefBlocks makes the refcount blocks: a one for each cluster of the file.
+func (t *qcow2) fillRefBlocks(p []byte, off int64) {
+	ones := t.size>>t.bits*2 - off
+	for i := 1; i < len(p) && int64(i) < ones; i += 2 {
+		p[i] = 1
+	}
+}
+
+// fillL1 makes the L1 table: the offsets of the L2 tables that exist.
+func (t *qcow2) fillL1(p []byte, off int64) {
+	first := off / 8
+	last := min(t.tables.n, first+int64(len(p))/8)
+	if first < last {
+		putEntries(p, t.tables, first, last, t.l2Tables, t.bits)
+	}
+}
+
+// fillL2 makes L2 tables: the offsets of the data clusters.
+func (t *qcow2) fillL2(p []byte, off int64) {
+	entries := int64(1) << (t.bits - 3) // of a table
+	for len(p) > 0 {
+		table, entry := off>>t.bits, off>>3&(entries-1)
+		n := min(int64(len(p))/8, entries-entry)
+		first := t.tables.selectOne(table)*entries + entry
+		// The last table may reach past the end of the disk.
+		if last := min(t.content.present.n, first+n); first < last {
+			putEntries(p, t.content.present, first, last, t.data, t.bits)
+		}
+		p = p[n*8:]
+		off += n * 8
+	}
+}
+
+// putEntries writes the L1 or L2 entries [first, last) into p: what the ones of
+// b stand for lies packed from start on, in clusters of 1<<bits bytes.
+func putEntries(p []byte, b *bitmap, first, last, start int64, bits uint) {
+	at := start + b.rank(first)<<bits
+	for i := b.nextOne(first); i < last; i++ {
+		if b.has(i) {
+			binary.BigEndian.PutUint64(p[(i-first)*8:], uint64(at)|copied)
+			at += 1 << bits
+		}
+	}
+}
