@@ -19,6 +19,9 @@ type Layer struct {
 	// Backing is the name of the volume below as it is stored in this one;
 	// empty for the base. BackingFormat is the format recorded with it.
 	Backing, BackingFormat string
+	// HasWriter: when the chain was opened, with [Options.ForceShare], another
+	// process was writing to the volume.
+	HasWriter bool
 }
 
 // Extent is a run of guest bytes with one origin.

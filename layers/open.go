@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"flatimg/layers/volume"
@@ -24,6 +25,7 @@ func open(path string, opts Options) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.locks = true
 	im := &Image{cache: o.opts.Cache}
 	if im.layers, err = o.chain(path); err != nil {
 		return nil, err
@@ -56,7 +58,7 @@ func probeTop(path string, opts Options) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	file, err := volume.OpenFile(path)
+	file, err := o.openTop(path)
 	if err != nil {
 		return Summary{}, err
 	}
@@ -80,6 +82,10 @@ func probeTop(path string, opts Options) (Summary, error) {
 type opener struct {
 	opts    Options
 	trusted *trusted
+	// locks says whether files are marked as being read.
+	locks bool
+	// written are the files that another process writes to.
+	written map[*volume.File]bool
 }
 
 func newOpener(path string, opts Options) (*opener, error) {
@@ -90,7 +96,7 @@ func newOpener(path string, opts Options) (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &opener{opts: opts, trusted: t}, nil
+	return &opener{opts: opts, trusted: t, written: make(map[*volume.File]bool)}, nil
 }
 
 // fileID tells two names of one file.
@@ -107,7 +113,7 @@ func (o *opener) chain(path string) (chain []Layer, err error) {
 			chain = nil
 		}
 	}()
-	file, err := volume.OpenFile(path)
+	file, err := o.openTop(path)
 	if err != nil {
 		return nil, err
 	}
@@ -137,11 +143,7 @@ func (o *opener) chain(path string) (chain []Layer, err error) {
 			return chain, withHint(fmt.Errorf("%s: the chain has more than %d volumes", path, o.opts.MaxDepth),
 				"--max-depth N allows more")
 		}
-		backing, err := resolveStored(layer.Path, layer.Backing)
-		if err != nil {
-			return chain, err
-		}
-		if file, err = o.trusted.open(layer.Path, backing); err != nil {
+		if file, err = o.openStored(layer.Path, layer.Backing); err != nil {
 			return chain, err
 		}
 		format, snapshot = layer.BackingFormat, ""
@@ -164,7 +166,7 @@ func (o *opener) volume(file *volume.File, name, snapshot string) (Layer, error)
 		snapshot:         snapshot,
 		ignoreTruncation: o.opts.IgnoreTruncation,
 		openStored: func(name string) (*volume.File, error) {
-			return o.openData(file.Path(), name)
+			return o.openStored(file.Path(), name)
 		},
 	})
 	if errors.Is(err, volume.ErrNotThisFormat) {
@@ -174,6 +176,7 @@ func (o *opener) volume(file *volume.File, name, snapshot string) (Layer, error)
 		return Layer{}, err
 	}
 	layer := Layer{Volume: v, Path: file.Path()}
+	layer.HasWriter = slices.ContainsFunc(v.Files(), func(f *volume.File) bool { return o.written[f] })
 	if b, ok := v.(backed); ok {
 		layer.Backing, layer.BackingFormat = b.Backing()
 	}
@@ -183,16 +186,6 @@ func (o *opener) volume(file *volume.File, name, snapshot string) (Layer, error)
 // backed is implemented by volumes of formats that can name a backing file.
 type backed interface {
 	Backing() (name, format string)
-}
-
-// openData opens the data file that the image at image names. The name is
-// always a plain one, whatever characters it has.
-func (o *opener) openData(image, name string) (*volume.File, error) {
-	path, err := resolveStored(image, name)
-	if err != nil {
-		return nil, err
-	}
-	return o.trusted.open(image, path)
 }
 
 func identify(file *volume.File) (fileID, error) {

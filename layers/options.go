@@ -1,6 +1,11 @@
 package layers
 
-import "fmt"
+import (
+	"fmt"
+	"os"
+
+	"flatimg/layers/volume"
+)
 
 // DefaultMaxDepth is the default of [Options.MaxDepth]: backup tools keep some
 // dozens of increments, a thousand is a mistake or an attack.
@@ -20,6 +25,20 @@ type Options struct {
 	// AllowDirs are directories, besides that of the top image, in whose
 	// trees stored paths (backing and data files) may lie.
 	AllowDirs []string
+	// Parents replace recorded backing files: a name as it is stored, or the
+	// path that it stands for, by the path of the file to open. That one is
+	// the user's word, so it may lie anywhere.
+	Parents map[string]string
+	// SearchDirs are directories, not trees, in which a backing or data file
+	// is looked for by its last name when it is not where it should be.
+	SearchDirs []string
+	// ForceShare opens volumes to which another process writes. What is read
+	// then may be a mix of states.
+	ForceShare bool
+	// Peek keeps no other process from writing to the volumes while the image
+	// is open. It fails all the same when one does so at the moment. For
+	// looking at metadata in passing.
+	Peek bool
 	// MaxDepth is the greatest number of volumes in the chain, at most 32767.
 	// Default: DefaultMaxDepth.
 	MaxDepth int
@@ -29,6 +48,9 @@ type Options struct {
 	// Cache holds the offset maps and inflated clusters of all images opened
 	// with it. Default: one of its own with the default limits.
 	Cache *Cache
+	// Wrap, when set, gets each file that is opened and returns what to read in
+	// its place: for tests, which make it fail.
+	Wrap func(*os.File) volume.Source
 }
 
 // validate fills in defaults and rejects what is out of range.
@@ -44,6 +66,9 @@ func (o *Options) validate() error {
 	}
 	if o.Cache == nil {
 		o.Cache = NewCache(0, 0)
+	}
+	if o.Wrap == nil {
+		o.Wrap = func(f *os.File) volume.Source { return f }
 	}
 	return nil
 }

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-
-	"flatimg/layers/volume"
 )
 
 // trusted are the directories in whose trees paths stored in images may lie.
@@ -61,13 +59,9 @@ func resolveStored(image, name string) (string, error) {
 
 // open opens the file at path, which the image at image names, if it lies in a
 // trusted directory. Symbolic links are followed as long as they stay there.
-func (t *trusted) open(image, path string) (*volume.File, error) {
+func (t *trusted) open(image, path string) (*os.File, error) {
 	real, err := realPath(path)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, withHint(fmt.Errorf("%s: its backing or data file %s does not exist", image, path),
-				"restore the file, or record where it is now with qemu-img rebase -u -b FILE -F FORMAT")
-		}
 		return nil, err
 	}
 	for _, dir := range t.roots {
@@ -75,21 +69,26 @@ func (t *trusted) open(image, path string) (*volume.File, error) {
 		if err != nil || !filepath.IsLocal(rel) {
 			continue
 		}
-		// The root keeps the open inside even when somebody swaps a
-		// component for a symbolic link in this moment.
-		root, err := os.OpenRoot(dir)
-		if err != nil {
-			return nil, err
-		}
-		defer root.Close()
-		// Not waiting for the writer of a FIFO.
-		f, err := root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
-		if err != nil {
-			return nil, err
-		}
-		return volume.NewFile(path, f)
+		return openBeneath(dir, rel)
 	}
 	return nil, &PathRefusedError{Image: image, Path: path, Dir: filepath.Dir(real)}
+}
+
+// openBeneath opens the file rel in the tree of dir; neither path has symbolic
+// links. It fails when somebody makes one of a component in this moment, and
+// does not wait for the writer of a FIFO.
+func openBeneath(dir, rel string) (*os.File, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW|syscall.O_NOCTTY, 0)
+}
+
+// isMissing says whether an error means that there is no such file.
+func isMissing(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
 // PathRefusedError says that an image names a file outside the directories that

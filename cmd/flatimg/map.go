@@ -78,8 +78,9 @@ type mapEntry struct {
 	Data    bool   `json:"data"`
 	Offset  *int64 `json:"offset,omitempty"`
 
-	compressed bool // told to people only
-	file       string
+	// Told to people only.
+	kind volume.Kind
+	file string
 }
 
 // mapEntries turns extents to entries, adjacent equal ones merged: qemu-img
@@ -92,15 +93,16 @@ func mapEntries(im *layers.Image, extents iter.Seq2[layers.Extent, error]) iter.
 				yield(mapEntry{}, err)
 				return
 			}
-			next := newMapEntry(im, e)
-			if held.Length > 0 && held.continuedBy(next) {
-				held.Length += next.Length
-				continue
+			for _, next := range newMapEntries(im, e) {
+				if held.Length > 0 && held.continuedBy(next) {
+					held.Length += next.Length
+					continue
+				}
+				if held.Length > 0 && !yield(held, nil) {
+					return
+				}
+				held = next
 			}
-			if held.Length > 0 && !yield(held, nil) {
-				return
-			}
-			held = next
 		}
 		if held.Length > 0 {
 			yield(held, nil)
@@ -108,26 +110,43 @@ func mapEntries(im *layers.Image, extents iter.Seq2[layers.Extent, error]) iter.
 	}
 }
 
-func newMapEntry(im *layers.Image, e layers.Extent) mapEntry {
+// newMapEntries returns the one or two entries of e.
+func newMapEntries(im *layers.Image, e layers.Extent) []mapEntry {
 	chain := im.Layers()
+	m := mapEntry{Start: e.Offset, Length: e.Length, file: "-", kind: e.Kind}
 	if e.Kind == volume.Hole {
-		return mapEntry{Start: e.Offset, Length: e.Length, Depth: len(chain) - 1, Zero: true}
+		m.Depth, m.Zero = len(chain)-1, true
+		if e.Host != volume.NoHost {
+			m.Offset = &e.Host
+		}
+		return []mapEntry{m}
 	}
-	m := mapEntry{
-		Start: e.Offset, Length: e.Length, Depth: len(chain) - 1 - e.Layer, Present: true,
-		Zero: e.Kind == volume.Zero, Data: e.Kind != volume.Zero,
-		compressed: e.Kind == volume.Compressed,
-	}
+	m.Depth, m.Present = len(chain)-1-e.Layer, true
+	m.Zero = e.Kind == volume.Zero || e.Kind == volume.Unwritten
+	m.Data = e.Kind != volume.Zero
 	m.file = chain[e.Layer].Files()[e.File].Path()
-	if !m.compressed && e.Host != volume.NoHost {
+	if e.Kind != volume.Compressed && e.Host != volume.NoHost {
 		m.Offset = &e.Host
 	}
-	return m
+	// What lies past the end of a layer that is shorter than the one above it
+	// is said to be not present in that one.
+	split := max(0, chain[e.Layer].Size()-m.Start)
+	if split >= m.Length {
+		return []mapEntry{m}
+	}
+	past := m
+	past.Start, past.Length = m.Start+split, m.Length-split
+	past.Depth, past.Present = m.Depth-1, false
+	m.Length = split
+	if split == 0 {
+		return []mapEntry{past}
+	}
+	return []mapEntry{m, past}
 }
 
 func (m mapEntry) continuedBy(next mapEntry) bool {
 	if m.Depth != next.Depth || m.Present != next.Present || m.Zero != next.Zero || m.Data != next.Data ||
-		m.compressed != next.compressed || m.file != next.file || (m.Offset == nil) != (next.Offset == nil) {
+		m.kind != next.kind || m.file != next.file || (m.Offset == nil) != (next.Offset == nil) {
 		return false
 	}
 	return m.Offset == nil || *m.Offset+m.Length == *next.Offset
@@ -172,23 +191,7 @@ func printMapTable(w io.Writer, im *layers.Image, entries iter.Seq2[mapEntry, er
 		if m.Offset != nil {
 			at = fmt.Sprintf("%#x", *m.Offset)
 		}
-		file := m.file
-		if file == "" {
-			file = "-"
-		}
-		fmt.Fprintf(table, "%#x\t%s\t%s\t%s\t%s\t%s\n", m.Start, cli.FormatSize(m.Length), m.kind(), layer, at, file)
+		fmt.Fprintf(table, "%#x\t%s\t%s\t%s\t%s\t%s\n", m.Start, cli.FormatSize(m.Length), m.kind, layer, at, m.file)
 	}
 	return table.Flush()
-}
-
-func (m mapEntry) kind() string {
-	switch {
-	case m.compressed:
-		return volume.Compressed.String()
-	case m.Data:
-		return volume.Data.String()
-	case m.Present:
-		return volume.Zero.String()
-	}
-	return volume.Hole.String()
 }

@@ -5,45 +5,62 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 )
+
+// Source is what a [File] reads from. An *os.File is one; tests put one between
+// that fails.
+type Source interface {
+	io.ReaderAt
+	io.Seeker
+	io.Closer
+	Stat() (os.FileInfo, error)
+	// Fd is the descriptor, for locks and for copies within the kernel.
+	Fd() uintptr
+}
+
+var _ Source = (*os.File)(nil)
 
 // File is a file of a volume, open for reading. Its size is the one it had
 // when it was opened. Safe for concurrent use.
 type File struct {
-	// Read only after OpenFile.
+	// Read only after NewFile.
 	path    string
-	f       *os.File
+	src     Source
 	fd      int
 	size    int64
 	modTime time.Time
 	blocks  int64
 }
 
-// OpenFile opens a regular file or block device for reading. It does not wait
-// for a FIFO's writer and refuses everything that has no size.
+// Open opens the file at path for reading, without waiting for a FIFO's writer.
+func Open(path string) (*os.File, error) { return openNonblock(path) }
+
+// OpenFile is Open and NewFile in one.
 func OpenFile(path string) (*File, error) {
-	f, err := openNonblock(path)
+	f, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
 	return NewFile(path, f)
 }
 
-// NewFile takes over f, which was opened at path for reading, and closes it when
-// it is not a file that a disk can be in.
-func NewFile(path string, f *os.File) (*File, error) {
-	file, err := newFile(path, f)
+// NewFile takes over src, which was opened at path for reading. It closes src
+// when that is not something that a disk can be in, which only regular files
+// and block devices are.
+func NewFile(path string, src Source) (*File, error) {
+	file, err := newFile(path, src)
 	if err != nil {
-		f.Close()
+		src.Close()
 	}
 	return file, err
 }
 
-func newFile(path string, f *os.File) (*File, error) {
-	fi, err := f.Stat()
+func newFile(path string, src Source) (*File, error) {
+	fi, err := src.Stat()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: stat: %w", path, bareError(err))
 	}
 	mode := fi.Mode()
 	if mode.IsDir() {
@@ -55,11 +72,20 @@ func newFile(path string, f *os.File) (*File, error) {
 	}
 	size := fi.Size()
 	if isBlock {
-		if size, err = f.Seek(0, io.SeekEnd); err != nil {
-			return nil, err
+		if size, err = src.Seek(0, io.SeekEnd); err != nil {
+			return nil, fmt.Errorf("%s: size of the device: %w", path, bareError(err))
 		}
 	}
-	return &File{path: path, f: f, fd: int(f.Fd()), size: size, modTime: fi.ModTime(), blocks: statBlocks(fi)}, nil
+	return &File{path: path, src: src, fd: int(src.Fd()), size: size, modTime: fi.ModTime(), blocks: statBlocks(fi)}, nil
+}
+
+// bareError is err without the path that package os puts before it.
+func bareError(err error) error {
+	var pathErr *os.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
+	}
+	return err
 }
 
 // Path that the file was opened with.
@@ -78,21 +104,26 @@ func (f *File) DiskUsage() int64 { return f.blocks * 512 }
 func (f *File) Fd() int { return f.fd }
 
 // ReadAt reads len(p) bytes at off. Reading past the end of the file gives
-// io.EOF, or io.ErrUnexpectedEOF after some bytes; either error names the file.
+// io.EOF, or io.ErrUnexpectedEOF after some bytes; errors name the file.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
-	n, err := f.f.ReadAt(p, off)
-	if n == len(p) {
-		return n, nil
+	n := 0
+	for n < len(p) {
+		m, err := f.src.ReadAt(p[n:], off+int64(n))
+		n += max(m, 0)
+		switch {
+		case n == len(p), errors.Is(err, syscall.EINTR):
+		case err == nil && m <= 0:
+			err = io.ErrNoProgress
+			fallthrough
+		case err != nil:
+			if errors.Is(err, io.EOF) && n > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return n, fmt.Errorf("%s: read %d bytes at offset %#x: %w", f.path, len(p), off, bareError(err))
+		}
 	}
-	if errors.Is(err, io.EOF) && n > 0 {
-		err = io.ErrUnexpectedEOF
-	}
-	var pathErr *os.PathError
-	if errors.As(err, &pathErr) {
-		err = pathErr.Err
-	}
-	return n, fmt.Errorf("%s: read %d bytes at offset %#x: %w", f.path, len(p), off, err)
+	return n, nil
 }
 
-// Close closes the file.
-func (f *File) Close() error { return f.f.Close() }
+// Close closes the file, which drops its locks.
+func (f *File) Close() error { return f.src.Close() }

@@ -2,7 +2,7 @@ package volume
 
 import (
 	"errors"
-	"io"
+	"fmt"
 	"os"
 	"syscall"
 
@@ -39,20 +39,20 @@ func (f *File) NextData(off int64) (start, end int64, err error) {
 	if off >= f.size {
 		return f.size, f.size, nil
 	}
-	// SEEK_DATA and SEEK_HOLE move the descriptor's position, which nobody
-	// else uses: reads are pread and splice with offsets.
-	start, err = unix.Seek(f.fd, off, unix.SEEK_DATA)
+	// This moves the descriptor's position, which nobody else uses: reads are
+	// pread and splice with offsets.
+	start, err = f.src.Seek(off, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, unix.ENXIO):
 		return f.size, f.size, nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
 		return off, f.size, nil
 	case err != nil:
-		return 0, 0, &os.PathError{Op: "seek to data", Path: f.path, Err: err}
+		return 0, 0, fmt.Errorf("%s: seek to data from offset %#x: %w", f.path, off, bareError(err))
 	}
-	end, err = unix.Seek(f.fd, start, unix.SEEK_HOLE)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return 0, 0, &os.PathError{Op: "seek to hole", Path: f.path, Err: err}
+	end, err = f.src.Seek(start, unix.SEEK_HOLE)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%s: seek to a hole from offset %#x: %w", f.path, start, bareError(err))
 	}
 	return min(start, f.size), min(end, f.size), nil
 }

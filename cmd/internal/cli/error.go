@@ -52,13 +52,14 @@ func Report(w io.Writer, err error) int {
 		return ExitOK
 	}
 	fmt.Fprintf(w, "flatimg: error: %v\n", err)
-	if h := hint(err); h != "" {
+	if h := Hint(err); h != "" {
 		fmt.Fprintf(w, "flatimg: hint: %s\n", h)
 	}
-	return exitCode(err)
+	return ExitCode(err)
 }
 
-func hint(err error) string {
+// Hint returns what the user can do about err, or an empty string.
+func Hint(err error) string {
 	var e *Error
 	if errors.As(err, &e) && e.Hint != "" {
 		return e.Hint
@@ -70,7 +71,8 @@ func hint(err error) string {
 	return ""
 }
 
-func exitCode(err error) int {
+// ExitCode returns the exit code for err, which is not nil.
+func ExitCode(err error) int {
 	var e *Error
 	if errors.As(err, &e) && e.Code != 0 {
 		return e.Code
