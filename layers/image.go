@@ -56,7 +56,14 @@ type Image struct {
 	layers []Layer
 	size   int64
 	cache  *Cache
+	// resolving has a place for each region that may be resolved at a time: a
+	// map of many small pieces takes some 15 MiB while it is made.
+	resolving chan struct{}
 }
+
+// maxResolving is the capacity of Image.resolving. It is counted for each image,
+// so that one on a slow disk does not hold up others.
+const maxResolving = 2
 
 // Close closes all volumes and forgets what is cached of the image.
 func (im *Image) Close() error {

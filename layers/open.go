@@ -26,7 +26,7 @@ func open(path string, opts Options) (*Image, error) {
 		return nil, err
 	}
 	o.locks = true
-	im := &Image{cache: o.opts.Cache}
+	im := &Image{cache: o.opts.Cache, resolving: make(chan struct{}, maxResolving)}
 	if im.layers, err = o.chain(path); err != nil {
 		return nil, err
 	}

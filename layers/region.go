@@ -58,6 +58,8 @@ type merger struct {
 
 // resolve returns the spans of [start, start+length).
 func (im *Image) resolve(start, length int64) ([]span, error) {
+	im.resolving <- struct{}{}
+	defer func() { <-im.resolving }()
 	m := &merger{start: start, length: length, spans: []span{{layer: -1, host: volume.NoHost}}}
 	for layer := len(im.layers) - 1; layer >= 0; layer-- {
 		from, to := m.holes()

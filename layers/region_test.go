@@ -90,7 +90,7 @@ func randomVolume(rng *rand.Rand, sectors int) *fakeVolume {
 }
 
 func fakeImage(volumes ...*fakeVolume) *Image {
-	im := &Image{cache: NewCache(0, 0)}
+	im := &Image{cache: NewCache(0, 0), resolving: make(chan struct{}, maxResolving)}
 	for _, v := range volumes {
 		im.layers = append(im.layers, Layer{Volume: v})
 	}

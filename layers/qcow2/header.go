@@ -82,14 +82,14 @@ func readHeader(file *volume.File) (*header, error) {
 	h := &header{}
 	decode(head, &h.HeaderFieldsV2)
 	if err := h.checkBasics(); err != nil {
-		return nil, fmt.Errorf("%s: %w", file.Path(), err)
+		return nil, inFile(file, err)
 	}
 	head = head[:min(int64(len(head)), h.clusterSize())]
 	if _, err := file.ReadAt(head, 0); err != nil {
 		return nil, err
 	}
 	if err := h.parseRest(head); err != nil {
-		return nil, fmt.Errorf("%s: %w", file.Path(), err)
+		return nil, inFile(file, err)
 	}
 	return h, nil
 }

@@ -10,6 +10,7 @@
 package qcow2
 
 import (
+	"errors"
 	"fmt"
 
 	"flatimg/layers/volume"
@@ -74,18 +75,18 @@ func Open(file *volume.File, opts Options) (*Volume, error) {
 		decompress:       decompressorOf(h.compression),
 	}
 	if v.snapshots, err = readSnapshots(file, h); err != nil {
-		return nil, fmt.Errorf("%s: %w", file.Path(), err)
+		return nil, inFile(file, err)
 	}
 	l1Offset, l1Entries := h.L1TableOffset, h.L1Size
 	if opts.Snapshot != "" {
 		s, err := findSnapshot(v.snapshots, opts.Snapshot)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file.Path(), err)
+			return nil, inFile(file, err)
 		}
 		l1Offset, l1Entries, v.size = s.l1Offset, s.l1Entries, s.Size
 	}
 	if v.l1, err = v.readL1(l1Offset, l1Entries); err != nil {
-		return nil, fmt.Errorf("%s: %w", file.Path(), err)
+		return nil, inFile(file, err)
 	}
 	if v.dataFile {
 		data, err := opts.OpenData(h.dataFile)
@@ -117,6 +118,20 @@ func (v *Volume) Close() error {
 		}
 	}
 	return first
+}
+
+// inFile puts the file's name before an error that does not have it.
+func inFile(file *volume.File, err error) error {
+	if namesFile(err) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", file.Path(), err)
+}
+
+func namesFile(err error) bool {
+	var read *volume.ReadError
+	var cut *TruncatedError
+	return errors.As(err, &read) || errors.As(err, &cut)
 }
 
 // truncated is the error about what lies past the end of file.

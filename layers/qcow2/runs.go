@@ -2,7 +2,6 @@ package qcow2
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"flatimg/layers/volume"
@@ -63,13 +62,12 @@ func (v *Volume) appendTable(dst []volume.Run, off, end, table int64, buf []byte
 				n += v.alike(b[size:], entry, c)
 				dst, err = v.appendCluster(dst, c, off-start, min(end-start, n<<v.clusterBits))
 			}
-			if err != nil {
-				var cut *TruncatedError
-				if errors.As(err, &cut) {
-					return nil, err
-				}
-				return nil, fmt.Errorf("%s: corrupt L2 entry %d (%#x) of the table at %#x, for guest offset %#x: %w",
+			if err != nil && !namesFile(err) {
+				err = fmt.Errorf("%s: corrupt L2 entry %d (%#x) of the table at %#x, for guest offset %#x: %w",
 					v.files[0].Path(), start>>v.clusterBits&(1<<v.l2Bits()-1), entry, table, start, err)
+			}
+			if err != nil {
+				return nil, err
 			}
 			b = b[n*size:]
 			off = start + n<<v.clusterBits
@@ -216,7 +214,7 @@ func readPadded(file *volume.File, p []byte, off int64) error {
 		return nil
 	}
 	if _, err := file.ReadAt(p[:in], off); err != nil {
-		return fmt.Errorf("metadata: %w", err)
+		return err
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 
 // Limits and sizes of the snapshot table ("Snapshots"; QEMU's block/qcow2.h).
 const (
-	maxSnapshotTable  = 64 << 20 // QCOW_MAX_SNAPSHOTS_SIZE
+	maxSnapshotTable  = 16 << 20 // a quarter of QCOW_MAX_SNAPSHOTS_SIZE: it is kept in memory
 	maxSnapshotExtra  = 1024     // QCOW_MAX_SNAPSHOT_EXTRA_DATA
 	snapshotFixed     = 40
 	extraVMStateSize  = 0  // u64 in the extra data: VM state size

@@ -119,7 +119,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 			if errors.Is(err, io.EOF) && n > 0 {
 				err = io.ErrUnexpectedEOF
 			}
-			return n, fmt.Errorf("%s: read %d bytes at offset %#x: %w", f.path, len(p), off, bareError(err))
+			return n, &ReadError{Path: f.path, Offset: off, Length: len(p), Err: bareError(err)}
 		}
 	}
 	return n, nil
@@ -127,3 +127,19 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 
 // Close closes the file, which drops its locks.
 func (f *File) Close() error { return f.src.Close() }
+
+// ReadError is an error of [File.ReadAt].
+type ReadError struct {
+	Path string
+	// Offset and Length in bytes of what was asked for.
+	Offset int64
+	Length int
+	Err    error
+}
+
+func (e *ReadError) Error() string {
+	return fmt.Sprintf("%s: read %d bytes at offset %#x: %v", e.Path, e.Length, e.Offset, e.Err)
+}
+
+// Unwrap returns the error of the system.
+func (e *ReadError) Unwrap() error { return e.Err }
