@@ -114,7 +114,7 @@ func TestHostileImages(t *testing.T) {
 		{"size of 2^63-512", func(h *hostile) { h.u64(24, 1<<63-512) }, source, "too small"},
 		{"size of 2^64-512", func(h *hostile) { h.u64(24, 1<<64-512) }, source, "virtual size"},
 		{"65537 snapshots", func(h *hostile) { h.u32(60, 65537); h.u64(64, 3*hostileCluster) }, source, "snapshots"},
-		{"65536 snapshots in no space", func(h *hostile) { h.u32(60, 65536); h.u64(64, 3*hostileCluster) }, source, "snapshot"},
+		{"65536 snapshots in no space", func(h *hostile) { h.u32(60, 65536); h.u64(64, 3*hostileCluster) }, source, "truncated"},
 		{"extension of 4 GiB", func(h *hostile) { h.u32(104, 1); h.u32(108, 1<<32-1) }, source, "extension"},
 		{"L1 within the header", func(h *hostile) { h.u64(40, 0) }, source, "truncated"},
 		{"L1 of 32 MiB that names one L2 table", func(h *hostile) {

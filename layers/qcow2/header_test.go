@@ -162,7 +162,7 @@ func TestHeaders(t *testing.T) {
 		{"snapshot table unaligned", 3, func(c craft) { c.u32(60, 1); c.u64(64, 3*craftCluster+8) }, "not aligned"},
 		{"snapshot table at 0", 3, func(c craft) { c.u32(60, 1) }, "not aligned"},
 		{"snapshot table at 2^63", 3, func(c craft) { c.u32(60, 1); c.u64(64, 1<<63) }, "not aligned"},
-		{"snapshot table past the end", 3, func(c craft) { c.u32(60, 1); c.u64(64, 1<<40) }, "snapshot 1 of 1"},
+		{"snapshot table past the end", 3, func(c craft) { c.u32(60, 1); c.u64(64, 1<<40) }, "truncated: the snapshot table"},
 		{"snapshot with 1024 bytes of extra data", 3, func(c craft) { c.u32(60, 1); c.u64(64, 3*craftCluster); c.u32(3*craftCluster+36, 1024) }, ""},
 		{"snapshot with 1025 bytes of extra data", 3, func(c craft) { c.u32(60, 1); c.u64(64, 3*craftCluster); c.u32(3*craftCluster+36, 1025) }, "extra data"},
 	} {

@@ -55,6 +55,9 @@ func readSnapshots(file *volume.File, h *header) ([]snapshot, error) {
 func readSnapshot(file *volume.File, off, currentSize int64) (snapshot, int64, error) {
 	var s snapshot
 	var fixed [snapshotFixed]byte
+	if off > file.Size()-snapshotFixed {
+		return s, 0, truncated(file, "snapshot table", off)
+	}
 	if _, err := file.ReadAt(fixed[:], off); err != nil {
 		return s, 0, err
 	}
@@ -70,7 +73,10 @@ func readSnapshot(file *volume.File, off, currentSize int64) (snapshot, int64, e
 		return s, 0, fmt.Errorf("%d bytes of extra data are more than %d", extraLen, maxSnapshotExtra)
 	}
 	rest := make([]byte, extraLen+idLen+nameLen)
-	if _, err := file.ReadAt(rest, off+snapshotFixed); err != nil && len(rest) > 0 {
+	if off+snapshotFixed+int64(len(rest)) > file.Size() {
+		return s, 0, truncated(file, "snapshot table", off)
+	}
+	if _, err := file.ReadAt(rest, off+snapshotFixed); err != nil {
 		return s, 0, err
 	}
 	s.Size, s.Icount = currentSize, -1
