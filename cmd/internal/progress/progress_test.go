@@ -1,0 +1,78 @@
+package progress
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestLines(t *testing.T) {
+	begin := time.Now().Add(-2 * time.Second)
+	for _, c := range []struct {
+		total, done int64
+		want        string
+	}{
+		{100 << 20, 0, "copying\n"},
+		{100 << 20, 50 << 20, "copying: 50 MiB of 100 MiB (50%), "},
+		{0, 50 << 20, "copying: 50 MiB, "},
+		{1, 50 << 20, "copying: 50 MiB of 1 B (100%), "},
+	} {
+		var b bytes.Buffer
+		l := &lines{w: &b, stage: "copying", total: c.total, begin: begin}
+		l.show(c.done)
+		if got := b.String(); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%d of %d: %q, want %q", c.done, c.total, got, c.want)
+		}
+	}
+}
+
+// TestBar draws on what is taken for a terminal, from many goroutines.
+func TestBar(t *testing.T) {
+	var b bytes.Buffer // read after Stop only
+	m := &Meter{w: &b, tty: true}
+	m.Start("copying", 2000)
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			for range 100 {
+				m.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	time.Sleep(2 * drawEvery)
+	m.Start("verifying", 0)
+	time.Sleep(2 * drawEvery)
+	m.Stop()
+	m.Stop()
+	for _, want := range []string{"copying", "50%", "verifying"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in %q", want, b.String())
+		}
+	}
+}
+
+func TestNilMeter(t *testing.T) {
+	var m *Meter
+	m.Start("copying", 1)
+	m.Add(1)
+	m.Stop()
+}
+
+func TestNotATerminal(t *testing.T) {
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m := New(f)
+	m.Start("copying", 10)
+	m.Add(5)
+	m.Stop()
+	if fi, err := f.Stat(); err != nil || fi.Size() != 0 {
+		t.Errorf("a short stage wrote %d bytes, %v", fi.Size(), err)
+	}
+}

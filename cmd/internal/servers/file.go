@@ -1,0 +1,184 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Copying to a local file: few workers keep a disk busy, large chunks keep the
+// system calls few.
+const (
+	fileWorkers = 4
+	fileChunk   = 1 << 20
+)
+
+// fileUpload is an upload to a file of this machine.
+type fileUpload struct {
+	path  string // of the target
+	force bool
+	part  *partFile // nil until Create
+}
+
+var _ = (Local)((*fileUpload)(nil))
+var _ = (ReadBacker)((*fileUpload)(nil))
+
+// openFile checks the target and its folder.
+func openFile(dest string, o Options) (Upload, error) {
+	path, err := targetPath(dest, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFolder(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	fi, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// A symbolic link to nothing is there, too; --force replaces it.
+		if _, err := os.Lstat(path); err == nil && !o.Force {
+			return nil, exists(path)
+		}
+	case err != nil:
+		return nil, err
+	case fi.IsDir():
+		return nil, usage(fmt.Errorf("%s: is a folder", path), "remove it, or give the file another name")
+	case !fi.Mode().IsRegular():
+		return nil, usage(fmt.Errorf("%s: not a regular file", path), "DEST is a file, a folder or a URL; devices can't be written to")
+	case !o.Force:
+		return nil, exists(path)
+	default:
+		// What a link points to is replaced, not the link.
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return nil, err
+		}
+	}
+	return &fileUpload{path: path, force: o.Force}, nil
+}
+
+// targetPath returns the path of the file for dest, which may be a folder.
+func targetPath(dest, name string) (string, error) {
+	if dest == "" {
+		return "", usage(errors.New("DEST is empty"), "give a path or a URL")
+	}
+	if fi, err := os.Stat(dest); strings.HasSuffix(dest, "/") || err == nil && fi.IsDir() {
+		return filepath.Join(dest, name), nil
+	}
+	return filepath.Clean(dest), nil
+}
+
+func checkFolder(dir string) error {
+	fi, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return usage(fmt.Errorf("folder %s: %w", dir, fs.ErrNotExist), "make it with: mkdir -p %s", dir)
+	case err != nil:
+		return err
+	case !fi.IsDir():
+		return usage(fmt.Errorf("%s: not a folder", dir), "give a path in an existing folder")
+	}
+	return nil
+}
+
+func (u *fileUpload) String() string { return u.path }
+
+// Dir implements [Local].
+func (u *fileUpload) Dir() string { return filepath.Dir(u.path) }
+
+// Create implements [Local].
+func (u *fileUpload) Create() (*os.File, error) {
+	part, err := createPart(u.path)
+	if err != nil {
+		return nil, err
+	}
+	u.part = part
+	return part.File, nil
+}
+
+func (u *fileUpload) Send(ctx context.Context, src Source, sent func(n int64)) error {
+	need, err := dataSize(src)
+	if err != nil {
+		return err
+	}
+	if free, ok := freeSpace(u.Dir()); ok && need > free {
+		return noSpace(u.path, need, free)
+	}
+	f, err := u.Create()
+	if err != nil {
+		return err
+	}
+	if err := f.Truncate(src.Size()); err != nil {
+		return u.wrap(err)
+	}
+	if err := (sender{f, fileWorkers, fileChunk, sent}).send(ctx, src); err != nil {
+		return u.wrap(err)
+	}
+	return u.wrap(f.Sync())
+}
+
+// freeSpace returns the bytes that this process may still write below dir.
+func freeSpace(dir string) (int64, bool) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, false
+	}
+	return int64(st.Bavail) * st.Bsize, true
+}
+
+// ReadBack implements [ReadBacker].
+func (u *fileUpload) ReadBack(ctx context.Context, w io.Writer) error {
+	fi, err := u.part.Stat()
+	if err != nil {
+		return u.wrap(err)
+	}
+	r := io.NewSectionReader(u.part, 0, fi.Size())
+	_, err = io.CopyBuffer(w, contextReader{ctx, r}, make([]byte, fileChunk))
+	return u.wrap(err)
+}
+
+func (u *fileUpload) Publish(context.Context) error {
+	err := u.part.publish(u.path, u.force)
+	if errors.Is(err, fs.ErrExist) {
+		return exists(u.path)
+	}
+	return u.wrap(err)
+}
+
+// Close implements [Upload].
+func (u *fileUpload) Close() error {
+	if u.part == nil {
+		return nil
+	}
+	return u.part.close()
+}
+
+// wrap names the target in an error, in place of a file without a name.
+func (u *fileUpload) wrap(err error) error {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathErr.Err
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", u.path, err)
+}
+
+// contextReader ends with the context.
+type contextReader struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}

@@ -1,0 +1,245 @@
+package servers
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"flatimg/cmd/internal/cli"
+)
+
+// names returns the names in dir.
+func names(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return strings.Join(all, " ")
+}
+
+// sendFile sends a source to path with o, and publishes it.
+func sendFile(t *testing.T, path string, src Source, o Options) error {
+	t.Helper()
+	up, err := Open(t.Context(), path, o)
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	if err := up.Send(t.Context(), src, func(int64) {}); err != nil {
+		return err
+	}
+	return up.Publish(t.Context())
+}
+
+func TestFileUpload(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "disk.raw")
+	src := newSource(5<<20, chunk{1 << 20, 4096}, chunk{3 << 20, 1<<20 + 77})
+	if err := sendFile(t, path, src, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, src.Size())
+	src.ReadAt(want, 0)
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("the content differs")
+	}
+	if usage := diskUsage(t, path); usage > 2<<20 {
+		t.Errorf("it takes %d bytes: its holes were filled", usage)
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 0o666 &^ umask(); fi.Mode() != want {
+		t.Errorf("mode %v, want %v", fi.Mode(), want)
+	}
+	if got := names(t, dir); got != "disk.raw" {
+		t.Errorf("in the folder: %s", got)
+	}
+}
+
+func TestFileUploadReadsBack(t *testing.T) {
+	up, err := Open(t.Context(), filepath.Join(t.TempDir(), "disk"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close()
+	src := newSource(3<<20, chunk{100, 1 << 20})
+	if err := up.Send(t.Context(), src, func(int64) {}); err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if err := up.(ReadBacker).ReadBack(t.Context(), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, src.Size())
+	src.ReadAt(want, 0)
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Error("what was read back differs")
+	}
+}
+
+// TestUnpublishedIsRemoved closes an upload in place of publishing it.
+func TestUnpublishedIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	up, err := Open(t.Context(), filepath.Join(dir, "disk"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Send(t.Context(), newSource(10, chunk{0, 10}), func(int64) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := names(t, dir); got != "" {
+		t.Errorf("left over: %s", got)
+	}
+}
+
+func TestExisting(t *testing.T) {
+	dir := t.TempDir()
+	src := newSource(10, chunk{0, 10})
+	file, link, dangling := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
+	writeFile(t, file, "old")
+	for name, to := range map[string]string{link: "file", dangling: "nothing"} {
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{file, link, dangling} {
+		err := sendFile(t, path, src, Options{})
+		if e, ok := errors.AsType[*cli.Error](err); !ok || e.Code != cli.ExitExists {
+			t.Errorf("%s: %v, want exit code %d", path, err, cli.ExitExists)
+		}
+		if err := sendFile(t, path, src, Options{Force: true}); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		if fi, err := os.Stat(path); err != nil || fi.Size() != 10 {
+			t.Errorf("%s is not replaced: %v", path, err)
+		}
+		writeFile(t, file, "old")
+	}
+	if fi, err := os.Lstat(link); err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+		t.Error("the link was replaced in place of what it points to")
+	}
+	for _, path := range []string{"/dev/null", dir + "/sub"} {
+		os.Mkdir(dir+"/sub", 0o700)
+		os.Mkdir(dir+"/sub/name", 0o700)
+		if err := sendFile(t, path, src, Options{Name: "name", Force: true}); err == nil {
+			t.Errorf("%s: no error", path)
+		}
+	}
+}
+
+// TestExistsAtTheEnd creates the target while it is sent.
+func TestExistsAtTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "disk")
+	up, err := Open(t.Context(), path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Send(t.Context(), newSource(10, chunk{0, 10}), func(int64) {}); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, "somebody else's")
+	err = up.Publish(t.Context())
+	if e, ok := errors.AsType[*cli.Error](err); !ok || e.Code != cli.ExitExists {
+		t.Errorf("%v, want exit code %d", err, cli.ExitExists)
+	}
+	up.Close()
+	if b, _ := os.ReadFile(path); string(b) != "somebody else's" {
+		t.Errorf("replaced by %q", b)
+	}
+	if got := names(t, dir); got != "disk" {
+		t.Errorf("in the folder: %s", got)
+	}
+}
+
+// TestPartFileWithName publishes files as on file systems that know no files
+// without a name.
+func TestPartFileWithName(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		for _, isThere := range []bool{false, true} {
+			dir := t.TempDir()
+			path, hidden := filepath.Join(dir, "disk"), filepath.Join(dir, ".disk.part-x")
+			f, err := os.Create(hidden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if isThere {
+				writeFile(t, path, "old")
+			}
+			p := &partFile{File: f, hidden: hidden}
+			err = p.publish(path, force)
+			if wantErr := isThere && !force; errors.Is(err, fs.ErrExist) != wantErr || (err != nil) != wantErr {
+				t.Errorf("force %v, existing %v: %v", force, isThere, err)
+			}
+			if err := p.close(); err != nil {
+				t.Error(err)
+			}
+			if got := names(t, dir); got != "disk" {
+				t.Errorf("in the folder: %s", got)
+			}
+		}
+	}
+}
+
+func TestTargetPath(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct{ dest, want string }{
+		{dir, dir + "/name"},
+		{dir + "/", dir + "/name"},
+		{dir + "/new/", dir + "/new/name"},
+		{dir + "/new", dir + "/new"},
+		{"./x://y", "x:/y"},
+	} {
+		if got, err := targetPath(c.dest, "name"); got != c.want || err != nil {
+			t.Errorf("%s: %s, %v; want %s", c.dest, got, err, c.want)
+		}
+	}
+	if _, err := targetPath("", "name"); err == nil {
+		t.Error("an empty path is accepted")
+	}
+}
+
+func TestHiddenName(t *testing.T) {
+	for _, name := range []string{"a", strings.Repeat("x", nameMax)} {
+		hidden := hiddenName(name)
+		if len(hidden) > nameMax || hidden[0] != '.' || hidden == hiddenName(name) {
+			t.Errorf("%q is a bad hidden name", hidden)
+		}
+	}
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// diskUsage returns the bytes that a file takes on disk.
+func diskUsage(t *testing.T, path string) int64 {
+	t.Helper()
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi.Sys().(*syscall.Stat_t).Blocks * 512
+}

@@ -1,0 +1,119 @@
+package servers
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// partFile is a file in the folder of its target that has not got the target's
+// name yet. It belongs to its user alone (mode 0600) until it is published.
+type partFile struct {
+	*os.File
+	// hidden is the path that it has meanwhile; empty for a file without a
+	// name, which ends with its process however that ends.
+	hidden    string
+	published bool
+}
+
+// createPart creates the file for target.
+func createPart(target string) (*partFile, error) {
+	f, err := createNameless(filepath.Dir(target))
+	if err == nil {
+		return &partFile{File: f}, nil
+	}
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return nil, err
+	}
+	hidden := partName(target)
+	f, err = os.OpenFile(hidden, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &partFile{File: f, hidden: hidden}, nil
+}
+
+// partName returns a hidden path beside path that nobody else uses.
+func partName(path string) string {
+	dir, name := filepath.Split(path)
+	return dir + hiddenName(name)
+}
+
+// nameMax is the longest name in bytes that file systems take.
+const nameMax = 255
+
+// hiddenName returns a random hidden name for what becomes a file called name.
+func hiddenName(name string) string {
+	suffix := ".part-" + rand.Text()[:10]
+	return "." + name[:min(len(name), nameMax-1-len(suffix))] + suffix
+}
+
+// publish gives the file the mode of a new file and the name target, and makes
+// that durable. An existing target is [fs.ErrExist] unless force is set.
+func (p *partFile) publish(target string, force bool) error {
+	if err := p.Chmod(0o666 &^ umask()); err != nil {
+		return err
+	}
+	if err := p.rename(target, force); err != nil {
+		return err
+	}
+	p.published = true
+	return syncFolder(filepath.Dir(target))
+}
+
+func (p *partFile) rename(target string, force bool) error {
+	if p.hidden == "" {
+		if !force {
+			return linkNameless(p.File, target)
+		}
+		// A link can't replace a file; a rename can.
+		hidden := partName(target)
+		if err := linkNameless(p.File, hidden); err != nil {
+			return err
+		}
+		p.hidden = hidden
+	}
+	if force {
+		return os.Rename(p.hidden, target)
+	}
+	return renameNew(p.hidden, target)
+}
+
+// close closes the file, and removes it unless it was published.
+func (p *partFile) close() error {
+	err := p.File.Close()
+	if p.hidden != "" && !p.published {
+		if e := os.Remove(p.hidden); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = fmt.Errorf("partial file is left over: %w", e)
+		}
+	}
+	return err
+}
+
+// umask returns the file mode creation mask of the process. It can only be read
+// by setting it; a file that another goroutine creates meanwhile gets a
+// stricter mode.
+func umask() os.FileMode {
+	mask := unix.Umask(0o077)
+	unix.Umask(mask)
+	return os.FileMode(mask)
+}
+
+// syncFolder makes the names in dir durable.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	// Some network file systems can't sync a folder, and need not.
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
+}

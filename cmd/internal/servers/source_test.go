@@ -1,0 +1,93 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// fakeSource is a source of runs of data, each as long as it says.
+type fakeSource struct {
+	*bytes.Reader
+	runs []chunk // in order
+}
+
+var _ = (Source)((*fakeSource)(nil))
+
+// newSource returns a source of size bytes: data in the runs, zeros elsewhere.
+func newSource(size int64, runs ...chunk) *fakeSource {
+	b := make([]byte, size)
+	for _, r := range runs {
+		for i := range r.length {
+			b[r.off+i] = byte((r.off+i)%251 + 1)
+		}
+	}
+	return &fakeSource{bytes.NewReader(b), runs}
+}
+
+func (s *fakeSource) NextData(off int64) (start, end int64, err error) {
+	for _, r := range s.runs {
+		if off < r.off+r.length {
+			return max(off, r.off), r.off + r.length, nil
+		}
+	}
+	return s.Size(), s.Size(), nil
+}
+
+// recorder remembers what was written where.
+type recorder struct {
+	mu     sync.Mutex
+	chunks []chunk
+	full   int64 // writes at or after it fail
+}
+
+var errFull = errors.New("full")
+
+func (r *recorder) WriteAt(p []byte, off int64) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.full > 0 && off >= r.full {
+		return 0, errFull
+	}
+	r.chunks = append(r.chunks, chunk{off, int64(len(p))})
+	return len(p), nil
+}
+
+func TestSend(t *testing.T) {
+	src := newSource(1000, chunk{10, 1}, chunk{100, 250}, chunk{500, 200}, chunk{999, 1})
+	r := &recorder{}
+	var sent int64
+	s := sender{dst: r, workers: 1, chunk: 100, sent: func(n int64) { sent += n }}
+	if err := s.send(t.Context(), src); err != nil {
+		t.Fatal(err)
+	}
+	want := []chunk{{10, 1}, {100, 100}, {200, 100}, {300, 50}, {500, 100}, {600, 100}, {999, 1}}
+	if !slices.Equal(r.chunks, want) {
+		t.Errorf("written %v, want %v", r.chunks, want)
+	}
+	if sent != 452 {
+		t.Errorf("%d bytes counted, want 452", sent)
+	}
+	if n, err := dataSize(src); n != 452 || err != nil {
+		t.Errorf("data size %d, %v; want 452", n, err)
+	}
+}
+
+func TestSendFails(t *testing.T) {
+	src := newSource(1<<20, chunk{0, 1 << 20})
+	for _, workers := range []int{1, 7} {
+		s := sender{dst: &recorder{full: 5000}, workers: workers, chunk: 100, sent: func(int64) {}}
+		if err := s.send(t.Context(), src); !errors.Is(err, errFull) {
+			t.Errorf("%d workers: %v, want %v", workers, err, errFull)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := sender{dst: &recorder{}, workers: 3, chunk: 100, sent: func(int64) {}}
+	if err := s.send(ctx, src); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}

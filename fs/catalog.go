@@ -1,0 +1,306 @@
+package fs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"flatimg/convert"
+)
+
+// errNoName says that the naming rules leave no name for a view.
+var errNoName = errors.New("its view can't be named: the name would be too long or that of another view")
+
+const (
+	// pollEvery is the time between two looks at the sources.
+	pollEvery = time.Second
+	// pollShare keeps polling of very many images to 1/pollShare of a core.
+	pollShare = 20
+	// scanWait is how long a request waits for a scan. A scan that takes
+	// longer reads a slow file system, or this mount through a link.
+	scanWait = 2 * time.Second
+	// firstViewIno is the inode number of the first view; nodes with fixed
+	// numbers have smaller ones.
+	firstViewIno = 16
+)
+
+// catalog knows the views there are. Safe for concurrent use.
+type catalog struct {
+	// Read only.
+	formats  []convert.Spec
+	suffixes []string
+	log      *slog.Logger
+	scanner  *scanner // used by one scan at a time
+	attr     ownership
+	directIO bool
+	zeroFile int                // reads as zeros; -1: there is none
+	requests chan chan struct{} // closed when a scan that began later is done
+
+	// old are images to which no name leads, but which may still be open. Used
+	// by one refresh at a time.
+	old []*flatImage
+
+	// Protected by mu.
+	mu     sync.Mutex
+	views  map[string]*viewNode
+	images map[imageKey]*flatImage // those that a name leads to
+	inos   map[string]uint64       // of all names there ever were
+	made   uint64                  // number of nodes made so far
+	// problems are why images are not shown, by path.
+	problems map[string]error
+	changed  time.Time // when names last changed
+}
+
+// imageKey names a flat image in one state.
+type imageKey struct {
+	chain *chain
+	// snapshot is the ID of an internal snapshot, or empty.
+	snapshot string
+}
+
+func newCatalog(o Options) *catalog {
+	formats := uniqueFormats(o.Formats)
+	return &catalog{
+		formats:  formats,
+		suffixes: formatSuffixes(formats),
+		log:      o.Log,
+		scanner: &scanner{
+			sources:   o.Sources,
+			allLayers: o.AllLayers,
+			options:   o.Layers,
+			chains:    make(map[string]*chain),
+		},
+		attr:     newOwnership(o.AllowOther),
+		directIO: o.DirectIO,
+		requests: make(chan chan struct{}),
+		views:    make(map[string]*viewNode),
+		inos:     make(map[string]uint64),
+		problems: make(map[string]error),
+	}
+}
+
+// run scans until ctx is done. It calls dropped with views that the kernel
+// knows and whose names do not lead to them any more.
+func (c *catalog) run(ctx context.Context, dropped func([]*viewNode)) {
+	pause := pollEvery
+	for {
+		var waiting []chan struct{}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		case done := <-c.requests:
+			waiting = append(waiting, done)
+		}
+		for more := true; more; {
+			select {
+			case done := <-c.requests:
+				waiting = append(waiting, done)
+			default:
+				more = false
+			}
+		}
+		began := time.Now()
+		views := c.refresh()
+		for _, done := range waiting {
+			close(done)
+		}
+		if len(views) > 0 {
+			dropped(views)
+		}
+		pause = max(pollEvery, pollShare*time.Since(began))
+	}
+}
+
+// wait returns when the sources have been scanned, or after scanWait.
+func (c *catalog) wait(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, scanWait)
+	defer cancel()
+	done := make(chan struct{})
+	select {
+	case c.requests <- done:
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
+	}
+}
+
+// refresh scans the sources and takes over what has changed. It returns views
+// that the kernel knows and whose names do not lead to them any more.
+func (c *catalog) refresh() []*viewNode {
+	found, problems := c.scanner.scan()
+	wanted, unnamed := c.plan(found)
+	maps.Copy(problems, unnamed)
+
+	c.mu.Lock()
+	c.logProblems(problems)
+	c.problems = problems
+	views, detached := c.replace(wanted)
+	current := slices.Collect(maps.Values(c.images))
+	c.mu.Unlock()
+
+	// Without mu, as an image may be busy opening.
+	for _, image := range detached {
+		image.detach()
+	}
+	for _, image := range current {
+		image.check()
+	}
+	c.old = slices.DeleteFunc(append(c.old, detached...), func(image *flatImage) bool { return !image.check() })
+	return views
+}
+
+// logProblems logs what is new in problems and what is no more.
+func (c *catalog) logProblems(problems map[string]error) {
+	for path, err := range problems {
+		if before := c.problems[path]; before == nil || before.Error() != err.Error() {
+			c.log.Warn("an image is not shown", "path", path, "err", err)
+		}
+	}
+	for path := range c.problems {
+		if problems[path] == nil {
+			c.log.Info("an image has recovered or is gone", "path", path)
+		}
+	}
+}
+
+// String is what the key's errors are listed under.
+func (k imageKey) String() string {
+	if k.snapshot == "" {
+		return k.chain.path
+	}
+	return k.chain.path + "@" + k.snapshot
+}
+
+// plannedView is a view as a scan wants it.
+type plannedView struct {
+	key    imageKey
+	format int
+	// size of the flat image in bytes; -1: known only when it is open.
+	size int64
+}
+
+// plan returns the views of the images by name, and an error for each image
+// that has views for which there is no name.
+func (c *catalog) plan(found []foundImage) (map[string]plannedView, map[string]error) {
+	var views []plannedView
+	var wishes []nameWish
+	for _, f := range found {
+		add := func(key imageKey, label string, size int64) {
+			for format, suffix := range c.suffixes {
+				views = append(views, plannedView{key, format, size})
+				wishes = append(wishes, nameWish{filepath.Base(f.chain.path), f.source + 1, label, suffix})
+			}
+		}
+		add(imageKey{chain: f.chain}, "", f.chain.size)
+		for i, label := range snapshotLabels(f.chain.snapshots) {
+			add(imageKey{f.chain, f.chain.snapshots[i].ID}, label, -1)
+		}
+	}
+	wanted := make(map[string]plannedView, len(views))
+	problems := make(map[string]error)
+	for i, name := range assignNames(wishes) {
+		if name == "" {
+			v := views[i]
+			problems[v.key.String()] = errNoName
+			continue
+		}
+		wanted[name] = views[i]
+	}
+	return wanted, problems
+}
+
+// replace makes the views those that are wanted, and keeps the nodes of those
+// that have not changed. It returns the replaced ones that the kernel knows,
+// and the images to which no name leads any more.
+func (c *catalog) replace(wanted map[string]plannedView) (dropped []*viewNode, detached []*flatImage) {
+	images := make(map[imageKey]*flatImage)
+	views := make(map[string]*viewNode, len(wanted))
+	for name, w := range wanted {
+		image := cmp.Or(images[w.key], c.images[w.key])
+		if image == nil {
+			options := w.key.chain.options
+			options.Snapshot = w.key.snapshot
+			image = &flatImage{chain: w.key.chain, options: options, formats: c.formats, log: c.log}
+		}
+		images[w.key] = image
+		if v := c.views[name]; v != nil && v.image == image && v.format == w.format {
+			views[name] = v
+			continue
+		}
+		views[name] = c.newView(name, image, w)
+		c.changed = time.Now()
+	}
+	for name, v := range c.views {
+		if views[name] == v {
+			continue
+		}
+		c.changed = time.Now()
+		if v.shown {
+			dropped = append(dropped, v)
+		}
+	}
+	for key, image := range c.images {
+		if images[key] == nil {
+			detached = append(detached, image)
+		}
+	}
+	c.views, c.images = views, images
+	return dropped, detached
+}
+
+// newView returns a node. A name has the same inode number each time that it
+// appears.
+func (c *catalog) newView(name string, image *flatImage, w plannedView) *viewNode {
+	ino := c.inos[name]
+	if ino == 0 {
+		ino = firstViewIno + uint64(len(c.inos))
+		c.inos[name] = ino
+	}
+	c.made++
+	v := &viewNode{catalog: c, name: name, ino: ino, generation: c.made, image: image, key: w.key, format: w.format}
+	v.size.Store(-1)
+	v.allocated.Store(-1)
+	if c.formats[w.format].Format == "raw" {
+		v.size.Store(w.size)
+	}
+	return v
+}
+
+// lookup returns the view with a name, or nil.
+func (c *catalog) lookup(name string) *viewNode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.views[name]
+	if v != nil {
+		v.shown = true
+	}
+	return v
+}
+
+// list returns all views in order of name, and when names last changed.
+func (c *catalog) list() ([]*viewNode, time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	views := slices.SortedFunc(maps.Values(c.views), func(a, b *viewNode) int { return cmp.Compare(a.name, b.name) })
+	return views, c.changed
+}
+
+// note remembers how opening or reading a view went, and logs an error when it
+// is a new one.
+func (c *catalog) note(v *viewNode, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil && (v.failure == nil || v.failure.Error() != err.Error()) {
+		c.log.Error("a view can't be read", "view", v.name, "err", err)
+	}
+	v.failure = err
+}

@@ -1,0 +1,122 @@
+package fs
+
+import (
+	"context"
+	"sync/atomic"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"flatimg/convert"
+)
+
+// viewNode is a flat image in one state and one target format, as a file.
+type viewNode struct {
+	gofs.Inode
+
+	// Read only.
+	catalog *catalog
+	name    string
+	// ino is that of the name, generation counts the nodes that had it.
+	ino, generation uint64
+	image           *flatImage
+	key             imageKey
+	format          int // index of catalog.formats
+
+	// size of the file and space that its data takes, in bytes; -1: not known.
+	size, allocated atomic.Int64
+
+	// Protected by catalog.mu.
+	shown   bool  // the kernel was told the node
+	failure error // of the last attempt to open or read it
+}
+
+// acquire returns the file's content. The caller must call image.release.
+func (v *viewNode) acquire() (convert.Target, syscall.Errno) {
+	target, err := v.image.acquire(v.format)
+	v.catalog.note(v, err)
+	if err != nil {
+		return nil, toErrno(err)
+	}
+	v.size.Store(target.Size())
+	return target, 0
+}
+
+// measure makes size known, and allocated if all is set.
+func (v *viewNode) measure(all bool) syscall.Errno {
+	if v.size.Load() >= 0 && (!all || v.allocated.Load() >= 0) {
+		return 0
+	}
+	target, errno := v.acquire()
+	if errno != 0 {
+		return errno
+	}
+	defer v.image.release()
+	if all {
+		allocated, err := convert.Allocated(target)
+		if err != nil {
+			v.catalog.note(v, err)
+			return toErrno(err)
+		}
+		v.allocated.Store(allocated)
+	}
+	return 0
+}
+
+// fill fills in what is known, and returns whether that is all.
+func (v *viewNode) fill(out *fuse.Attr) bool {
+	const block = 512 // unit of st_blocks, stat(2)
+	allocated := v.allocated.Load()
+	v.catalog.attr.fill(out, v.catalog.attr.file, v.image.chain.modTime, v.size.Load(), (max(allocated, 0)+block-1)/block)
+	return allocated >= 0
+}
+
+// fillEntry answers a LOOKUP. Without st_blocks the kernel must ask again
+// before it tells anybody.
+func (v *viewNode) fillEntry(out *fuse.EntryOut) syscall.Errno {
+	if errno := v.measure(false); errno != 0 {
+		return errno
+	}
+	out.SetEntryTimeout(cacheTime)
+	if v.fill(&out.Attr) {
+		out.SetAttrTimeout(cacheTime)
+	}
+	return 0
+}
+
+var _ = (gofs.NodeGetattrer)((*viewNode)(nil))
+
+// Getattr walks over the image's whole map the first time.
+func (v *viewNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	if errno := v.measure(true); errno != 0 {
+		return errno
+	}
+	v.fill(&out.Attr)
+	out.SetTimeout(cacheTime)
+	return 0
+}
+
+var _ = (gofs.NodeAccesser)((*viewNode)(nil))
+
+// Access refuses execution only.
+func (v *viewNode) Access(_ context.Context, mask uint32) syscall.Errno { return accessFile(mask) }
+
+var _ = (gofs.NodeOpener)((*viewNode)(nil))
+
+// Open opens the image.
+func (v *viewNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	if writes(flags) {
+		return nil, 0, syscall.EROFS
+	}
+	target, errno := v.acquire()
+	if errno != 0 {
+		return nil, 0, errno
+	}
+	open := uint32(fuse.FOPEN_KEEP_CACHE)
+	if v.catalog.directIO {
+		open = fuse.FOPEN_DIRECT_IO
+	}
+	// Nothing is written, so there is nothing to flush at close(2).
+	return &viewHandle{view: v, target: target, size: target.Size()}, open | fuse.FOPEN_NOFLUSH, 0
+}
