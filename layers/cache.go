@@ -2,6 +2,7 @@ package layers
 
 import (
 	"container/list"
+	"errors"
 	"sync"
 )
 
@@ -95,20 +96,28 @@ func (c *lru[K, V]) get(key K, build func() (V, int64, error)) (V, error) {
 	c.misses++
 	c.mu.Unlock()
 
-	value, cost, err := build()
+	e.err = errNotBuilt // for those who wait, should build panic
+	defer c.finish(e)
+	e.value, e.cost, e.err = build()
+	return e.value, e.err
+}
 
+// errNotBuilt is what those get who waited for a value whose maker panicked.
+var errNotBuilt = errors.New("layers: internal error while resolving")
+
+// finish gives the value to those who wait for it and makes room for it.
+func (c *lru[K, V]) finish(e *lruEntry[K, V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e.value, e.cost, e.err = value, cost, err
 	close(e.ready)
 	if e.dropped {
-		return value, err
+		return
 	}
-	if err != nil {
-		c.drop(c.entries[key])
-		return value, err
+	if e.err != nil {
+		c.drop(c.entries[e.key])
+		return
 	}
-	c.cost += cost
+	c.cost += e.cost
 	for elem := c.order.Back(); elem != nil && c.cost > c.limit; {
 		prev := elem.Prev()
 		// What is being made has no cost yet, and its maker needs it.
@@ -117,7 +126,6 @@ func (c *lru[K, V]) get(key K, build func() (V, int64, error)) (V, error) {
 		}
 		elem = prev
 	}
-	return value, nil
 }
 
 func isReady(c chan struct{}) bool {

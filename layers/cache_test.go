@@ -78,3 +78,16 @@ func TestForgetWhileBuilding(t *testing.T) {
 		t.Errorf("kept %+v", s)
 	}
 }
+
+// TestPanicDoesNotHang: who waits for a value whose maker panics gets an error,
+// and who comes later makes it anew.
+func TestPanicDoesNotHang(t *testing.T) {
+	c := newLRU[int, int](100)
+	func() {
+		defer func() { recover() }()
+		c.get(1, func() (int, int64, error) { panic("broken") })
+	}()
+	if v, err := c.get(1, func() (int, int64, error) { return 3, 1, nil }); v != 3 || err != nil {
+		t.Errorf("got %d, %v", v, err)
+	}
+}
