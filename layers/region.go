@@ -3,6 +3,7 @@ package layers
 import (
 	"fmt"
 	"sort"
+	"sync"
 	"unsafe"
 
 	"flatimg/layers/volume"
@@ -47,6 +48,9 @@ func (r *region) find(rel int64) int {
 	return sort.Search(len(r.spans), func(i int) bool { return int64(r.spans[i].rel) > rel }) - 1
 }
 
+// mergers are reused: a walk over a large disk resolves many regions.
+var mergers = sync.Pool{New: func() any { return new(merger) }}
+
 // merger resolves a range of the disk through the layers, the top one first.
 type merger struct {
 	start  int64 // guest offset of the range
@@ -60,7 +64,10 @@ type merger struct {
 func (im *Image) resolve(start, length int64) ([]span, error) {
 	im.resolving <- struct{}{}
 	defer func() { <-im.resolving }()
-	m := &merger{start: start, length: length, spans: []span{{layer: -1, host: volume.NoHost}}}
+	m := mergers.Get().(*merger)
+	defer mergers.Put(m)
+	m.start, m.length = start, length
+	m.spans = append(m.spans[:0], span{layer: -1, host: volume.NoHost})
 	for layer := len(im.layers) - 1; layer >= 0; layer-- {
 		from, to := m.holes()
 		if from == to {

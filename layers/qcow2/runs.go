@@ -3,6 +3,7 @@ package qcow2
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 
 	"flatimg/layers/volume"
 )
@@ -12,10 +13,14 @@ import (
 // lookup under way.
 const sliceBytes = 64 << 10
 
+// sliceBuffers are reused: a walk over a large disk reads many.
+var sliceBuffers = sync.Pool{New: func() any { return new([sliceBytes]byte) }}
+
 // AppendRuns implements [volume.Volume].
 func (v *Volume) AppendRuns(dst []volume.Run, off, length int64) ([]volume.Run, error) {
 	end := off + length
-	var buf []byte
+	buf := sliceBuffers.Get().(*[sliceBytes]byte)
+	defer sliceBuffers.Put(buf)
 	for off < end {
 		if empty := v.EmptyUntil(off); empty > off {
 			dst = appendRun(dst, volume.Run{Length: min(empty, end) - off, Kind: volume.Hole, Host: volume.NoHost})
@@ -25,12 +30,8 @@ func (v *Volume) AppendRuns(dst []volume.Run, off, length int64) ([]volume.Run, 
 		// off lies in a table, since EmptyUntil would have skipped it.
 		n := v.l1.find(uint32(off >> v.tableBits()))
 		tableEnd := min((int64(v.l1.index[n])+1)<<v.tableBits(), end)
-		if buf == nil {
-			entries := (length+v.clusterSize()-1)>>v.clusterBits + 1
-			buf = make([]byte, min(sliceBytes, v.clusterSize(), entries*v.entrySize()))
-		}
 		var err error
-		if dst, err = v.appendTable(dst, off, tableEnd, v.l1.l2[n], buf); err != nil {
+		if dst, err = v.appendTable(dst, off, tableEnd, v.l1.l2[n], buf[:]); err != nil {
 			return nil, err
 		}
 		off = tableEnd
