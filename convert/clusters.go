@@ -59,6 +59,15 @@ func newClusters(src source, bits uint) (*clusters, error) {
 	return &clusters{src: src, bits: bits, present: present}, nil
 }
 
+// allClusters returns the data part in which each cluster of src is stored,
+// whether it holds data or not. The offset map is not resolved for it.
+func allClusters(src source, bits uint) *clusters {
+	present := newBitmap(shiftUp(src.Size(), bits))
+	present.set(0, present.n)
+	present.index()
+	return &clusters{src: src, bits: bits, present: present}
+}
+
 // size of the data part in bytes.
 func (c *clusters) size() int64 { return c.present.count() << c.bits }
 

@@ -33,3 +33,24 @@ func (e *LimitError) Hint() string {
 	}
 	return "--format " + e.Fits + " holds it"
 }
+
+// tooLarge returns the error for a disk of more than most bytes, which the limit
+// named allows.
+func tooLarge(target string, disk, most int64, limit string) error {
+	e := &LimitError{
+		Target: target,
+		Disk:   disk,
+		Limit:  fmt.Sprintf("at most %s are possible with %s", sizeText(most), limit),
+	}
+	qcow2, _ := maxQcow2Disk(16)            // of the default clusters
+	most2M, _ := maxQcow2Disk(maxQcow2Bits) // of the largest ones
+	switch {
+	case disk <= maxVHDXDisk:
+		e.Fits = "vhdx"
+	case disk <= qcow2:
+		e.Fits = "qcow2"
+	case disk <= most2M:
+		e.Fits = "qcow2,cluster_size=2M"
+	}
+	return e
+}

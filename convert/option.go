@@ -6,15 +6,32 @@ import (
 	"strings"
 )
 
-// option of a target format: one of its choices, or, when it has none, a size
-// that is a power of two.
+// option of a target format: one of its choices, a text, or, when it is neither,
+// a size that is a power of two.
 type option struct {
 	name    string // QEMU's name of it
+	alias   string // another name that it is taken under, or empty
 	initial string // the default
 	choices []string
-	// least and most are the limits of a size, in bytes.
+	// what a text is, for people; isText checks it. Nil: not a text.
+	what   string
+	isText func(string) bool
+	// least and most are the limits of a size, in bytes; auto says that 0 is
+	// possible, too: the format chooses.
 	least, most int64
+	auto        bool
+	about       string // what it does, for people, in a few words
 }
+
+// uuidOption sets the identifier of the disk.
+var uuidOption = option{
+	name: "uuid", what: "01234567-89ab-cdef-0123-456789abcdef",
+	isText: func(text string) bool { _, ok := parseUUID(text); return ok || text == "" },
+	about:  "identifier of the disk; default: derived from image and options",
+}
+
+// onOff are the choices of a switch.
+var onOff = []string{"on", "off"}
 
 // value of an option.
 type value struct {
@@ -29,13 +46,40 @@ type values map[string]value
 func (o option) String() string { return o.name + "=" + o.allowed() }
 
 func (o option) allowed() string {
-	if len(o.choices) > 0 {
+	switch {
+	case o.isText != nil:
+		return o.what
+	case len(o.choices) > 0:
 		return strings.Join(o.choices, "|")
+	case o.auto:
+		return "0|" + sizeText(o.least) + ".." + sizeText(o.most)
 	}
 	return sizeText(o.least) + ".." + sizeText(o.most)
 }
 
+// given returns the option's text among those that a user has given by name,
+// else its default.
+func (o option) given(texts map[string]string) (string, error) {
+	text, ok := texts[o.name]
+	if other, twice := texts[o.alias]; twice && o.alias != "" {
+		if ok {
+			return "", fmt.Errorf("%s and %s are the same option: give one of them", o.name, o.alias)
+		}
+		return other, nil
+	}
+	if !ok {
+		text = o.initial
+	}
+	return text, nil
+}
+
 func (o option) parse(text string) (value, error) {
+	if o.isText != nil {
+		if !o.isText(text) {
+			return value{}, fmt.Errorf("%s=%s is not possible: use %s", o.name, text, o.what)
+		}
+		return value{text: text}, nil
+	}
 	if len(o.choices) > 0 {
 		if !slices.Contains(o.choices, text) {
 			return value{}, fmt.Errorf("%s=%s is not possible: use %s", o.name, text, o)
@@ -43,6 +87,9 @@ func (o option) parse(text string) (value, error) {
 		return value{text: text}, nil
 	}
 	bytes, ok := parseSize(text)
+	if ok && o.auto && bytes == 0 {
+		return value{text: text}, nil
+	}
 	if !ok || bytes < o.least || bytes > o.most || bytes&(bytes-1) != 0 {
 		return value{}, fmt.Errorf("%s=%s is not possible: use a power of two in %s", o.name, text, o.allowed())
 	}

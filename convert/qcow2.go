@@ -3,9 +3,6 @@ package convert
 import (
 	"errors"
 	"fmt"
-	"iter"
-
-	"flatimg/layers"
 )
 
 // qcow2 is a standalone qcow2 image: no backing file, no snapshots, nothing
@@ -34,14 +31,13 @@ import (
 // empty disk of size zero has neither L1 table, nor L2 tables, nor data.
 type qcow2 struct {
 	// Read only after layoutQcow2.
+	assembly
 	qcow2Layout
 	version int
-	disk    int64 // virtual size in bytes
-	bits    uint  // log2 of the cluster size in bytes
+	bits    uint // log2 of the cluster size in bytes
 	// tables has a bit for each L1 entry: does its L2 table exist?
-	tables   *bitmap
-	content  *clusters
-	sections []section // those of the metadata, in the file's order
+	tables  *bitmap
+	content *clusters
 }
 
 var qcow2Format = format{
@@ -51,8 +47,11 @@ var qcow2Format = format{
 		// "Header": cluster_bits is at least 9, and QEMU takes at most 21.
 		{name: "cluster_size", initial: "64k", least: 512, most: 2 << 20},
 		{name: "compat", initial: "1.1", choices: []string{"0.10", "1.1", "v2", "v3"}},
+		{name: "compression", alias: "compression_type", initial: "none", choices: []string{"none", "deflate", "zlib", "zstd"}},
 	},
 	layout: func(src source, v values) (Target, error) { return layoutQcow2(src, v) },
+	packs:  isPackedQcow2,
+	pack:   newQcow2Packer,
 	full: func(size int64, v values) int64 {
 		bits := log2(v["cluster_size"].bytes)
 		l1Entries := shiftUp(size, 2*bits-3)
@@ -85,11 +84,11 @@ func layoutQcow2(src source, v values) (*qcow2, error) {
 		return nil, err
 	}
 	t := &qcow2{
-		version: 3,
-		disk:    roundUp(src.Size(), sectorSize),
-		bits:    bits,
-		tables:  content.present.groups(bits - 3),
-		content: content,
+		assembly: assembly{disk: roundUp(src.Size(), sectorSize), body: content},
+		version:  3,
+		bits:     bits,
+		tables:   content.present.groups(bits - 3),
+		content:  content,
 	}
 	if compat := v["compat"].text; compat == "0.10" || compat == "v2" {
 		t.version = 2
@@ -99,7 +98,7 @@ func layoutQcow2(src source, v values) (*qcow2, error) {
 		limit := fmt.Sprintf("the refcount table would take %s, at most %s are allowed", sizeText(table), sizeText(maxRefTable))
 		return nil, refuse(limit, func(uint) bool { return true })
 	}
-	t.sections = t.metadata()
+	t.head = t.metadata()
 	return t, nil
 }
 
@@ -112,47 +111,4 @@ func largerClusters(bits uint, compat string, fit func(bits uint) bool) string {
 		}
 	}
 	return ""
-}
-
-func (t *qcow2) Size() int64 { return t.size }
-
-func (t *qcow2) AppendSegments(dst []layers.Segment, off, length int64) ([]layers.Segment, error) {
-	if err := checkRange(off, length, t.size); err != nil {
-		return dst, err
-	}
-	segments := dst
-	end := off + length
-	for _, s := range t.sections {
-		if off < s.end && off < end {
-			stop := min(end, s.end)
-			segments = s.appendSegments(segments, off, stop)
-			off = stop
-		}
-	}
-	if off == end {
-		return segments, nil
-	}
-	segments, err := t.content.appendSegments(segments, off-t.data, end-off)
-	if err != nil {
-		return dst, err
-	}
-	return segments, nil
-}
-
-var _ = (Sparse)((*qcow2)(nil))
-
-func (t *qcow2) DataRuns(off int64) iter.Seq2[Run, error] {
-	return func(yield func(Run, error) bool) {
-		for _, s := range t.sections {
-			if start := max(off, s.start); start < s.used && !yield(Run{start, s.used - start}, nil) {
-				return
-			}
-		}
-		for r, err := range t.content.dataRuns(max(0, off-t.data)) {
-			r.Offset += t.data
-			if !yield(r, err) {
-				return
-			}
-		}
-	}
 }

@@ -40,17 +40,7 @@ type qcow2Layout struct {
 func placeQcow2(bits uint, l1Entries, tables, data int64) qcow2Layout {
 	l1 := shiftUp(l1Entries*8, bits)
 	fixed := 1 + l1 + tables + data
-	// Refcounts count their own clusters too: add them until they suffice.
-	// Each round adds at most what the round before needs, so this ends.
-	var table, blocks int64
-	for {
-		needBlocks := shiftUp((fixed+table+blocks)*2, bits)
-		needTable := shiftUp(needBlocks*8, bits)
-		if needBlocks == blocks && needTable == table {
-			break
-		}
-		blocks, table = needBlocks, needTable
-	}
+	table, blocks := refcountClusters(bits, fixed)
 	var l qcow2Layout
 	next := int64(1)
 	for _, part := range []struct {
@@ -62,4 +52,19 @@ func placeQcow2(bits uint, l1Entries, tables, data int64) qcow2Layout {
 	}
 	l.size = next << bits
 	return l
+}
+
+// refcountClusters returns the clusters of the refcount table and of the
+// refcount blocks of a file of so many other clusters.
+func refcountClusters(bits uint, others int64) (table, blocks int64) {
+	// Refcounts count their own clusters too: add them until they suffice.
+	// Each round adds at most what the round before needs, so this ends.
+	for {
+		needBlocks := shiftUp((others+table+blocks)*2, bits)
+		needTable := shiftUp(needBlocks*8, bits)
+		if needBlocks == blocks && needTable == table {
+			return table, blocks
+		}
+		blocks, table = needBlocks, needTable
+	}
 }

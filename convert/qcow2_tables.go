@@ -17,7 +17,7 @@ const (
 func (t *qcow2) metadata() []section {
 	blocks := (t.l1Table - t.refBlocks) >> t.bits
 	return []section{
-		newSection(0, headerLength, t.refTable, t.fillHeader),
+		newLiteral(0, t.header().bytes(), t.refTable),
 		newSection(t.refTable, blocks*8, t.refBlocks, t.fillRefTable),
 		newSection(t.refBlocks, t.size>>t.bits*2, t.l1Table, t.fillRefBlocks),
 		newSection(t.l1Table, t.tables.n*8, t.l2Tables, t.fillL1),
@@ -25,23 +25,51 @@ func (t *qcow2) metadata() []section {
 	}
 }
 
-// fillHeader makes the header ("Header"). Fields that are not set are zero: no
-// backing file, no encryption, no snapshots, no features.
-func (t *qcow2) fillHeader(p []byte, off int64) {
-	h := make([]byte, max(headerLength, off+int64(len(p))))
-	copy(h, "QFI\xfb")
-	binary.BigEndian.PutUint32(h[4:], uint32(t.version))
-	binary.BigEndian.PutUint32(h[20:], uint32(t.bits))
-	binary.BigEndian.PutUint64(h[24:], uint64(t.disk))
-	binary.BigEndian.PutUint32(h[36:], uint32(t.tables.n))
-	binary.BigEndian.PutUint64(h[40:], uint64(t.l1Table))
-	binary.BigEndian.PutUint64(h[48:], uint64(t.refTable))
-	binary.BigEndian.PutUint32(h[56:], uint32((t.refBlocks-t.refTable)>>t.bits))
-	if t.version >= 3 {
-		binary.BigEndian.PutUint32(h[96:], refcountOrder)
-		binary.BigEndian.PutUint32(h[100:], headerLength)
+// qcow2Header is the header ("Header"). Fields of it that are not here are zero:
+// no backing file, no encryption, no snapshots.
+type qcow2Header struct {
+	version int
+	bits    uint
+	disk    int64 // virtual size in bytes
+	// Offsets in bytes; refClusters is the length of the refcount table.
+	l1Entries, l1Table, refTable, refClusters int64
+	// zstd: compressed clusters are of zstd, which version 3 can say.
+	zstd bool
+}
+
+func (t *qcow2) header() qcow2Header {
+	return qcow2Header{
+		version:     t.version,
+		bits:        t.bits,
+		disk:        t.disk,
+		l1Entries:   t.tables.n,
+		l1Table:     t.l1Table,
+		refTable:    t.refTable,
+		refClusters: (t.refBlocks - t.refTable) >> t.bits,
 	}
-	copy(p, h[off:])
+}
+
+func (h qcow2Header) bytes() []byte {
+	p := make([]byte, headerLength)
+	copy(p, "QFI\xfb")
+	binary.BigEndian.PutUint32(p[4:], uint32(h.version))
+	binary.BigEndian.PutUint32(p[20:], uint32(h.bits))
+	binary.BigEndian.PutUint64(p[24:], uint64(h.disk))
+	binary.BigEndian.PutUint32(p[36:], uint32(h.l1Entries))
+	binary.BigEndian.PutUint64(p[40:], uint64(h.l1Table))
+	binary.BigEndian.PutUint64(p[48:], uint64(h.refTable))
+	binary.BigEndian.PutUint32(p[56:], uint32(h.refClusters))
+	if h.version >= 3 {
+		binary.BigEndian.PutUint32(p[96:], refcountOrder)
+		binary.BigEndian.PutUint32(p[100:], headerLength)
+	}
+	if h.zstd {
+		const compressionType = 1 << 3 // bit of the incompatible features
+		binary.BigEndian.PutUint64(p[72:], compressionType)
+		binary.BigEndian.PutUint32(p[100:], headerLength+8)
+		p = append(p, 1, 0, 0, 0, 0, 0, 0, 0)
+	}
+	return p
 }
 
 // fillRefTable makes the refcount table: the offsets of the refcount blocks.

@@ -70,7 +70,7 @@ func smallCases() []diskCase {
 // edges are the offsets at which something starts or ends in a target.
 func (t *qcow2) edges() []int64 {
 	edges := []int64{0, 72, 104, t.size}
-	for _, s := range t.sections {
+	for _, s := range t.head {
 		edges = append(edges, s.start, s.used, s.end)
 	}
 	for _, s := range []int64{1, 2, 7} {
@@ -92,7 +92,7 @@ func TestQcow2(t *testing.T) {
 				t.Error("a second layout differs")
 			}
 			spec, _ := ParseSpec("qcow2" + c.options)
-			m, err := measure(c.disk, spec)
+			m, err := Measure(c.disk, spec)
 			if err != nil || m.Required != target.Size() {
 				t.Errorf("measure = %+v, %v, the target has %d bytes", m, err, target.Size())
 			}
@@ -196,7 +196,7 @@ func TestQcow2LimitSizes(t *testing.T) {
 
 			spec, _ := ParseSpec(c.spec)
 			for _, size := range []int64{c.most + 1, 1<<63 - 512, 1<<63 - 1} {
-				_, err := newTarget(sizeOnly{size: size}, spec)
+				_, err := New(sizeOnly{size: size}, spec)
 				limit, ok := errors.AsType[*LimitError](err)
 				if !ok {
 					t.Fatalf("%d bytes: %v", size, err)
@@ -218,7 +218,7 @@ type sizeOnly struct {
 func (s sizeOnly) Size() int64 { return s.size }
 
 func TestQcow2LimitRefcounts(t *testing.T) {
-	_, err := newTarget(newDisk(128*giB, Run{0, 128 * giB}), Spec{Format: "qcow2", Options: map[string]string{"cluster_size": "512"}})
+	_, err := New(newDisk(128*giB, Run{0, 128 * giB}), Spec{Format: "qcow2", Options: map[string]string{"cluster_size": "512"}})
 	limit, ok := errors.AsType[*LimitError](err)
 	if !ok || limit.Fits != "qcow2,cluster_size=1k,compat=1.1" {
 		t.Fatalf("%v, %+v", err, limit)
@@ -244,7 +244,7 @@ func TestQcow2LimitFragmentation(t *testing.T) {
 		d.extents[2*i].Offset += i * unit
 		d.extents[2*i+1].Offset += i * unit
 	}
-	_, err := newTarget(d, Spec{Format: "qcow2"})
+	_, err := New(d, Spec{Format: "qcow2"})
 	limit, ok := errors.AsType[*LimitError](err)
 	if !ok || limit.Fits != "qcow2,cluster_size=2M,compat=1.1" {
 		t.Fatalf("%v, %+v", err, limit)

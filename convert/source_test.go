@@ -2,7 +2,9 @@ package convert
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"iter"
 	"math/rand/v2"
 	"slices"
@@ -56,6 +58,10 @@ func randomDisk(size int64, seed uint64, run, gap int64) *disk {
 }
 
 func (d *disk) Size() int64 { return d.size }
+
+func (d *disk) Fingerprint() [32]byte {
+	return sha256.Sum256(fmt.Append(nil, d.size, d.extents))
+}
 
 func (d *disk) Extents(off, length int64) iter.Seq2[layers.Extent, error] {
 	return func(yield func(layers.Extent, error) bool) {
@@ -135,7 +141,7 @@ func build(t testing.TB, src source, spec string) Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target, err := newTarget(src, s)
+	target, err := New(src, s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 // Spec names a target format and its options: what a user writes as
 // "qcow2,cluster_size=2M,compat=0.10".
 type Spec struct {
-	// Format is QEMU's name of it; see [Formats].
+	// Format is one of [Formats], or QEMU's name of it.
 	Format string
 	// Options under QEMU's names, as written. What is missing has its default.
 	// qcow2 has
@@ -18,7 +18,58 @@ type Spec struct {
 	//	cluster_size  512..2M, a power of two; default 64k. Larger ones need
 	//	              less metadata, smaller ones store less empty space.
 	//	compat        1.1 or v3 (default), 0.10 or v2 for readers from before 2012
+	//	compression   none (default), deflate or zlib, zstd; compression_type is
+	//	              the same. Each cluster is compressed; see [Spec.Packed].
+	//
+	// vmdk has
+	//
+	//	subformat     monolithicSparse (default), monolithicFlat: a descriptor
+	//	              with a companion that holds the disk as it is,
+	//	              streamOptimized: compressed; see [Spec.Packed]
+	//	adapter_type  ide (default), buslogic, lsilogic, legacyESX
+	//	hwversion     of VMware's virtual hardware, 4..21; default 4
+	//	name          of the file without extension, as the file records it;
+	//	              see [Spec.Named]
+	//
+	// ova has adapter_type (default lsilogic) and name, which is that of the
+	// virtual machine, too.
 	Options map[string]string
+	// VirtualSize in bytes of the guest's disk, a multiple of 512; what it is
+	// more than the image's reads as zeros. 0 means that of the image; less
+	// than that is an error.
+	VirtualSize int64
+}
+
+// Named returns the spec for a file of that name: where the format records the
+// name, the option for it is set, unless it is already.
+func (s Spec) Named(file string) Spec {
+	f, err := formatNamed(s.Format)
+	if err != nil || s.Options["name"] != "" || !slices.ContainsFunc(f.options, func(o option) bool { return o.name == "name" }) {
+		return s
+	}
+	named := maps.Clone(s.Options)
+	if named == nil {
+		named = make(map[string]string)
+	}
+	named["name"] = Stem(file, s)
+	s.Options = named
+	return s
+}
+
+// Stem is the name of a file of the spec without the extension, if it has that
+// of the format; companions have names that begin with it.
+func Stem(file string, s Spec) string {
+	if stem := strings.TrimSuffix(file, s.Extension()); stem != "" {
+		return stem
+	}
+	return file
+}
+
+// Packed says whether a file of the spec can only be written as a whole, by
+// [NewPacker], since where its parts are depends on how well they compress.
+func (s Spec) Packed() bool {
+	f, v, err := s.resolve()
+	return err == nil && f.packs != nil && f.packs(v)
 }
 
 // ParseSpec parses and checks a format with its comma separated options.
@@ -40,9 +91,11 @@ func ParseSpec(s string) (Spec, error) {
 		}
 		spec.Options[option] = value
 	}
-	if _, _, err := spec.resolve(); err != nil {
+	f, _, err := spec.resolve()
+	if err != nil {
 		return Spec{}, err
 	}
+	spec.Format = f.name // it may be an alias
 	return spec, nil
 }
 
@@ -66,7 +119,8 @@ func (s Spec) Extension() string {
 	return f.extension
 }
 
-// String writes the spec as [ParseSpec] reads it, options in order of name.
+// String writes format and options as [ParseSpec] reads them, options in order
+// of name.
 func (s Spec) String() string {
 	var b strings.Builder
 	b.WriteString(s.Format)

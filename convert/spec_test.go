@@ -66,10 +66,10 @@ func TestUncheckedSpec(t *testing.T) {
 		{Format: "raw", Options: map[string]string{"x": "y"}},
 		{Format: "qcow2", Options: map[string]string{"cluster_size": "3"}},
 	} {
-		if _, err := newTarget(newDisk(1), s); err == nil {
+		if _, err := New(newDisk(1), s); err == nil {
 			t.Errorf("%+v makes a target", s)
 		}
-		if _, err := measure(newDisk(1), s); err == nil {
+		if _, err := Measure(newDisk(1), s); err == nil {
 			t.Errorf("%+v is measured", s)
 		}
 	}

@@ -21,23 +21,33 @@ type Target interface {
 	AppendSegments(dst []layers.Segment, off, length int64) ([]layers.Segment, error)
 }
 
-// source is what a layout needs of a [layers.Image].
-type source interface {
+// Disk is what is laid out: a [layers.Image], or what [DropZeros] makes of one.
+type Disk interface {
+	// Size in bytes.
 	Size() int64
 	Extents(off, length int64) iter.Seq2[layers.Extent, error]
 	AppendSegments(dst []layers.Segment, off, length int64) ([]layers.Segment, error)
+	// Fingerprint of the disk's state; identifiers in files derive from it.
+	Fingerprint() [32]byte
 }
 
-var _ = (source)((*layers.Image)(nil))
+type source = Disk
 
-// New lays im out in the format of spec. For compact formats this resolves the
-// whole offset map, but reads no data. A disk that the format can't hold gives
-// a [*LimitError], before the map is resolved where its size alone tells.
-func New(im *layers.Image, spec Spec) (Target, error) { return newTarget(im, spec) }
+var _ = (Disk)((*layers.Image)(nil))
 
-func newTarget(src source, spec Spec) (Target, error) {
+// New lays a disk out in the format of spec. For compact formats this resolves
+// the whole offset map, but reads no data. A disk that the format can't hold
+// gives a [*LimitError], before the map is resolved where its size alone tells.
+// A spec that asks for compression gives a [*PackedError]; see [NewPacker].
+func New(src Disk, spec Spec) (Target, error) {
 	f, v, err := spec.resolve()
 	if err != nil {
+		return nil, err
+	}
+	if f.packs != nil && f.packs(v) {
+		return nil, &PackedError{spec}
+	}
+	if src, err = growAsAsked(src, spec.VirtualSize); err != nil {
 		return nil, err
 	}
 	return f.layout(src, v)

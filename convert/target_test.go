@@ -28,7 +28,7 @@ func TestRaw(t *testing.T) {
 		}
 		checkRanges(t, target, whole, []int64{0, d.size})
 		checkRuns(t, target)
-		if m, err := measure(d, Spec{Format: "raw"}); err != nil || m != (Measurement{d.size, d.size}) {
+		if m, err := Measure(d, Spec{Format: "raw"}); err != nil || m != (Measurement{Required: d.size, FullyAllocated: d.size}) {
 			t.Errorf("measure = %+v, %v", m, err)
 		}
 	}
@@ -168,7 +168,7 @@ func (b broken) AppendSegments(dst []layers.Segment, off, length int64) ([]layer
 
 func TestSourceErrors(t *testing.T) {
 	d := newDisk(1*miB, Run{0, 1 * miB})
-	if _, err := newTarget(broken{d, 500 * kiB, 1 * miB}, Spec{Format: "qcow2"}); !errors.Is(err, errBroken) {
+	if _, err := New(broken{d, 500 * kiB, 1 * miB}, Spec{Format: "qcow2"}); !errors.Is(err, errBroken) {
 		t.Errorf("a broken map gives %v", err)
 	}
 	if _, err := Allocated(build(t, broken{d, 500 * kiB, 1 * miB}, "raw")); !errors.Is(err, errBroken) {

@@ -124,7 +124,7 @@ func TestFullyAllocatedAsQemuSays(t *testing.T) {
 				t.Fatal(err)
 			}
 			spec, _ := ParseSpec("qcow2," + options)
-			if m, err := measure(newDisk(size), spec); err != nil || m.FullyAllocated != want.FullyAllocated {
+			if m, err := Measure(newDisk(size), spec); err != nil || m.FullyAllocated != want.FullyAllocated {
 				t.Errorf("%d bytes, %s: measure = %+v, %v, qemu-img says %d", size, options, m, err, want.FullyAllocated)
 			}
 		}

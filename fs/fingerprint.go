@@ -43,9 +43,8 @@ func statFd(fd int) (fingerprint, error) {
 	return fingerprintOf(&st), nil
 }
 
-func (f fingerprint) isDir() bool         { return f.mode&unix.S_IFMT == unix.S_IFDIR }
-func (f fingerprint) isRegular() bool     { return f.mode&unix.S_IFMT == unix.S_IFREG }
-func (f fingerprint) isBlockDevice() bool { return f.mode&unix.S_IFMT == unix.S_IFBLK }
+func (f fingerprint) isDir() bool     { return f.mode&unix.S_IFMT == unix.S_IFDIR }
+func (f fingerprint) isRegular() bool { return f.mode&unix.S_IFMT == unix.S_IFREG }
 
 // sameData says whether an open file still has the data that it had. Unlike
 // equality it ignores ctime, which also changes when the file is unlinked.

@@ -18,7 +18,7 @@ import (
 // retryAfter is how long an image that could not be opened is left alone while
 // its file does not change. What stands in the way may lie elsewhere: a backing
 // file, a lock.
-const retryAfter = 5 * time.Second
+const retryAfter = 2 * time.Second
 
 // qcow2Magic begins each qcow2 file (specification, "Header").
 const qcow2Magic = "QFI\xfb"
@@ -188,9 +188,11 @@ func (s *scanner) shown(candidates []candidate) []*chain {
 		if s.allLayers && c.err == nil {
 			for _, l := range c.layers[:len(c.layers)-1] {
 				// As recorded above it, not probed: a guest may have written
-				// another format's header to a raw disk.
+				// another format's header to a raw disk. And with the folders
+				// of the chain that it is a layer of.
 				options := s.options
 				options.Format = l.format
+				options.AllowDirs = append(slices.Clone(s.options.AllowDirs), filepath.Dir(top.path))
 				chains = append(chains, s.chain(l.path, options))
 			}
 		}

@@ -57,17 +57,18 @@ func Mount(dir string, o Options) (*Server, error) {
 		c.close()
 		return nil, err
 	}
+	if m, err := mountpoint.Find(dir); err == nil && m != nil {
+		s.mountpoint = m.Point // dir may be a link to it
+		c.refuse(m.Device())
+		raiseReadAhead(m)
+	}
+	s.startWorkers(ctx, root)
 	go s.serve()
 	if err := s.fuse.WaitMount(); err != nil {
 		limit, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("the mount does not answer: %w", err), s.Unmount(limit))
 	}
-	if m, err := mountpoint.Find(dir); err == nil && m != nil {
-		c.refuse(m.Device())
-		raiseReadAhead(m)
-	}
-	s.startWorkers(ctx, root)
 	return s, nil
 }
 

@@ -156,7 +156,7 @@ func TestExportRandomChains(t *testing.T) {
 	for seed := range uint64(count) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			dir := t.TempDir()
-			im := rig.RandomChain(1000 + seed).Build(t, t.TempDir())
+			im := rig.RandomChain(1000+seed).Build(t, t.TempDir())
 			for _, format := range []string{"raw", "qcow2"} {
 				dest := filepath.Join(dir, "x."+format)
 				rig.MustFlatimg(t, "export", "-q", "--verify", im.Top, dest)
@@ -352,6 +352,22 @@ func TestExportInterrupted(t *testing.T) {
 			checkNames(t, other)
 		})
 	}
+}
+
+// TestExportOfChangingImage changes the image while it is exported.
+func TestExportOfChangingImage(t *testing.T) {
+	big := bigRaw(t, filepath.Join(t.TempDir(), "big.raw"), 512<<20)
+	dir := t.TempDir()
+	p := rig.StartFlatimg(t, "export", "--verify", big, filepath.Join(dir, "big.qcow2"))
+	waitWriting(t, p, dir)
+	// Only the time: the content must not differ, which is another error.
+	if err := os.Chtimes(big, time.Time{}, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.Wait(t, time.Minute); code != exitSource || !strings.Contains(p.Output(), "changed") {
+		t.Errorf("exit code %d, want %d and a word about the change\n%s", code, exitSource, p.Output())
+	}
+	checkNames(t, dir)
 }
 
 // waitWriting waits until the process has written to a file below dir, whether

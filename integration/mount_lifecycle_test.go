@@ -171,8 +171,12 @@ func TestMountSignals(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		for _, busy := range []bool{false, true} {
 			t.Run(fmt.Sprint(sig, " busy ", busy), func(t *testing.T) {
-				point := t.TempDir()
-				server := rig.StartFlatimg(t, "mount", "--foreground", im.Dir, point)
+				// By a link, which the kernel follows when it mounts only.
+				point, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+				if err := os.Symlink(point, link); err != nil {
+					t.Fatal(err)
+				}
+				server := rig.StartFlatimg(t, "mount", "--foreground", im.Dir, link)
 				t.Cleanup(func() { unix.Unmount(point, unix.MNT_DETACH) })
 				path := view(point, im.Top, ".raw")
 				rig.Eventually(t, soon, "mounted", func() bool {

@@ -40,9 +40,6 @@ type Extent struct {
 	Stored int64
 }
 
-// end of the extent in guest bytes.
-func (e Extent) end() int64 { return e.Offset + e.Length }
-
 // continuedBy says whether next is of the same origin and follows e.
 func (e Extent) continuedBy(next Extent) bool {
 	return e.Layer == next.Layer && e.Kind == next.Kind && e.File == next.File && e.Stored == next.Stored &&

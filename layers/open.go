@@ -140,7 +140,7 @@ func (o *opener) chain(path string) (chain []Layer, err error) {
 			return chain, nil
 		}
 		if len(chain) == o.opts.MaxDepth {
-			return chain, withHint(fmt.Errorf("%s: the chain has more than %d volumes", path, o.opts.MaxDepth),
+			return chain, withHint(marked{fmt.Errorf("%s: the chain has more than %d volumes", path, o.opts.MaxDepth), ErrRefused},
 				"--max-depth N allows more")
 		}
 		if file, err = o.openStored(layer.Path, layer.Backing); err != nil {

@@ -282,7 +282,7 @@ func TestDeepChain(t *testing.T) {
 	built := chain.Build(t, t.TempDir())
 	checkContent(t, open(t, built.Top, layers.Options{}), built.Want, rand.New(rand.NewPCG(2, 2)))
 	_, err := layers.Open(built.Top, layers.Options{MaxDepth: 63})
-	wantError(t, err, layers.ErrSource, "more than 63 volumes")
+	wantError(t, err, layers.ErrRefused, "more than 63 volumes")
 	open(t, built.Top, layers.Options{MaxDepth: 64})
 }
 

@@ -20,6 +20,7 @@ var exportVerb = verb{
 		flags.StringVar(&o.Format, "format", "", "target `FORMAT[,OPTION=VALUE]...`; default: what the extension of DEST names, else raw")
 		flags.BoolVar(&o.Force, "force", false, "replace an existing file")
 		flags.BoolVar(&o.Verify, "verify", false, "read the view and the file, and compare them by SHA-256, before the file appears; what is sent is verified in any case")
+		flags.BoolVarP(&o.DropZeros, "sparse", "S", false, "read all data first, and leave out each 4 KiB that are zeros; compressed formats always do")
 		flags.StringVar(&o.Area, "area", "", "make the file in this `DIR` and send it from there; default: a local file is made where it is to be, others in $FLATIMG_AREA, else in the folder for temporary files")
 		flags.BoolVar(&o.Keep, "keep-area", false, "keep the file in the area, too")
 		flags.StringVar(&o.SSH, "ssh-command", "", "`COMMAND` that starts ssh, with options; default: $FLATIMG_SSH, else ssh")

@@ -3,11 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
 	"os"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/pflag"
@@ -70,13 +70,10 @@ func showMap(w io.Writer, path string, o mapOptions) error {
 // mapEntry is a run of the disk in the terms of qemu-img map (MapEntry in
 // QEMU's qapi/block-core.json).
 type mapEntry struct {
-	Start   int64  `json:"start"`
-	Length  int64  `json:"length"`
-	Depth   int    `json:"depth"`
-	Present bool   `json:"present"`
-	Zero    bool   `json:"zero"`
-	Data    bool   `json:"data"`
-	Offset  *int64 `json:"offset,omitempty"`
+	Start, Length       int64 // in guest bytes
+	Depth               int   // of the layer: 0 is the top
+	Present, Zero, Data bool
+	Offset              int64 // in file; volume.NoHost: there is none
 
 	// Told to people only.
 	kind volume.Kind
@@ -113,20 +110,18 @@ func mapEntries(im *layers.Image, extents iter.Seq2[layers.Extent, error]) iter.
 // newMapEntries returns the one or two entries of e.
 func newMapEntries(im *layers.Image, e layers.Extent) []mapEntry {
 	chain := im.Layers()
-	m := mapEntry{Start: e.Offset, Length: e.Length, file: "-", kind: e.Kind}
+	m := mapEntry{Start: e.Offset, Length: e.Length, Offset: volume.NoHost, file: "-", kind: e.Kind}
 	if e.Kind == volume.Hole {
 		m.Depth, m.Zero = len(chain)-1, true
-		if e.Host != volume.NoHost {
-			m.Offset = &e.Host
-		}
+		m.Offset = e.Host
 		return []mapEntry{m}
 	}
 	m.Depth, m.Present = len(chain)-1-e.Layer, true
 	m.Zero = e.Kind == volume.Zero || e.Kind == volume.Unwritten
 	m.Data = e.Kind != volume.Zero
 	m.file = chain[e.Layer].Files()[e.File].Path()
-	if e.Kind != volume.Compressed && e.Host != volume.NoHost {
-		m.Offset = &e.Host
+	if e.Kind != volume.Compressed {
+		m.Offset = e.Host
 	}
 	// What lies past the end of a layer that is shorter than the one above it
 	// is said to be not present in that one.
@@ -146,34 +141,50 @@ func newMapEntries(im *layers.Image, e layers.Extent) []mapEntry {
 
 func (m mapEntry) continuedBy(next mapEntry) bool {
 	if m.Depth != next.Depth || m.Present != next.Present || m.Zero != next.Zero || m.Data != next.Data ||
-		m.kind != next.kind || m.file != next.file || (m.Offset == nil) != (next.Offset == nil) {
+		m.kind != next.kind || m.file != next.file {
 		return false
 	}
-	return m.Offset == nil || *m.Offset+m.Length == *next.Offset
+	if m.Offset == volume.NoHost || next.Offset == volume.NoHost {
+		return m.Offset == next.Offset
+	}
+	return m.Offset+m.Length == next.Offset
 }
 
 // printMapJSON prints an array with an entry a line, so that a long map can be
-// read by line tools, too.
+// read by line tools, too. A map can have millions of entries, which is why
+// they are not left to package json.
 func printMapJSON(w io.Writer, entries iter.Seq2[mapEntry, error]) error {
-	lead := "["
+	line := []byte("[")
 	for m, err := range entries {
 		if err != nil {
 			return err
 		}
-		line, err := json.Marshal(m)
-		if err != nil {
+		if len(line) != 1 {
+			line = append(line[:0], ",\n"...)
+		}
+		line = m.appendJSON(line)
+		if _, err := w.Write(line); err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(w, "%s%s", lead, line); err != nil {
-			return err
-		}
-		lead = ",\n"
 	}
-	if lead == "[" {
+	if len(line) == 1 { // no entry
 		fmt.Fprint(w, "[")
 	}
 	_, err := fmt.Fprintln(w, "]")
 	return err
+}
+
+func (m mapEntry) appendJSON(b []byte) []byte {
+	b = strconv.AppendInt(append(b, `{"start":`...), m.Start, 10)
+	b = strconv.AppendInt(append(b, `,"length":`...), m.Length, 10)
+	b = strconv.AppendInt(append(b, `,"depth":`...), int64(m.Depth), 10)
+	b = strconv.AppendBool(append(b, `,"present":`...), m.Present)
+	b = strconv.AppendBool(append(b, `,"zero":`...), m.Zero)
+	b = strconv.AppendBool(append(b, `,"data":`...), m.Data)
+	if m.Offset != volume.NoHost {
+		b = strconv.AppendInt(append(b, `,"offset":`...), m.Offset, 10)
+	}
+	return append(b, '}')
 }
 
 func printMapTable(w io.Writer, im *layers.Image, entries iter.Seq2[mapEntry, error]) error {
@@ -188,8 +199,8 @@ func printMapTable(w io.Writer, im *layers.Image, entries iter.Seq2[mapEntry, er
 		if m.Present {
 			layer = fmt.Sprint(len(im.Layers()) - 1 - m.Depth)
 		}
-		if m.Offset != nil {
-			at = fmt.Sprintf("%#x", *m.Offset)
+		if m.Offset != volume.NoHost {
+			at = fmt.Sprintf("%#x", m.Offset)
 		}
 		fmt.Fprintf(table, "%#x\t%s\t%s\t%s\t%s\t%s\n", m.Start, cli.FormatSize(m.Length), m.kind, layer, at, m.file)
 	}

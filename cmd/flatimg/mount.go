@@ -35,6 +35,9 @@ func runMount(ctx context.Context, flags *pflag.FlagSet, args []string) error {
 		if err != nil {
 			return &cli.Error{Err: err, Code: cli.ExitUsage}
 		}
+		if spec.Packed() {
+			return &cli.Error{Err: &convert.PackedError{Spec: spec}, Code: cli.ExitUsage}
+		}
 		o.Formats = append(o.Formats, spec)
 	}
 	if err := mounting.ApplyOptions(&o.Options, *options); err != nil {

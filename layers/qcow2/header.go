@@ -69,8 +69,8 @@ func init() {
 // readHeader reads and checks the header, its extensions and the backing
 // file's name, all of which lie in the first cluster ("Header extensions").
 func readHeader(file *volume.File) (*header, error) {
-	head := make([]byte, min(file.Size(), 1<<maxClusterBits))
-	if _, err := file.ReadAt(head[:min(len(head), headerLengthV2)], 0); err != nil {
+	head := make([]byte, min(file.Size(), headerLengthV2))
+	if _, err := file.ReadAt(head, 0); err != nil {
 		return nil, err
 	}
 	if !bytes.HasPrefix(head, []byte(qcow2.Magic)) {
@@ -84,7 +84,7 @@ func readHeader(file *volume.File) (*header, error) {
 	if err := h.checkBasics(); err != nil {
 		return nil, inFile(file, err)
 	}
-	head = head[:min(int64(len(head)), h.clusterSize())]
+	head = make([]byte, min(file.Size(), h.clusterSize()))
 	if _, err := file.ReadAt(head, 0); err != nil {
 		return nil, err
 	}

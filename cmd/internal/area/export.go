@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -35,6 +38,9 @@ type Options struct {
 	Keep bool
 	// Force replaces an existing file.
 	Force bool
+	// DropZeros reads all data first and leaves out what is zeros. A packed
+	// target does so in any case.
+	DropZeros bool
 	// Verify compares the file with the view before it is published. What is
 	// sent is verified in any case.
 	Verify bool
@@ -49,10 +55,11 @@ type Options struct {
 type Report struct {
 	// Dest is where the file is now.
 	Dest string
+	// Stats are those of the file with its companions.
 	Stats
 	// Sent says whether the file was made in an area and copied from there.
 	Sent bool
-	// SHA256 of the file; nil when it was not computed.
+	// SHA256 of the file at Dest; nil when it was not computed.
 	SHA256 []byte
 	// VerifiedBy says how a sent file was verified.
 	VerifiedBy string
@@ -80,10 +87,6 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	if err := checkNotSource(im, o.Dest, name); err != nil {
 		return nil, err
 	}
-	target, err := convert.New(im, spec)
-	if err != nil {
-		return nil, err
-	}
 	up, err := servers.Open(ctx, o.Dest, servers.Options{Name: name, Force: o.Force, SSH: o.SSH})
 	if err != nil {
 		return nil, err
@@ -91,14 +94,30 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	defer func() { err = errors.Join(err, up.Close()) }()
 	defer o.Meter.Stop()
 
-	e := export{o, im, target, &Report{}}
-	if local, ok := up.(servers.Local); ok && (o.Area == "" || sameFileSystem(o.Area, local.Dir())) {
-		err = e.makeThere(ctx, local)
-	} else {
-		err = e.makeAndSend(ctx, up, name)
-	}
+	e := export{Options: o, image: im, report: &Report{}}
+	main, companions, err := e.products(ctx, spec, path.Base(up.String()))
 	if err != nil {
 		return nil, err
+	}
+	var uploads []servers.Upload // in the order in which they are published
+	for _, c := range companions {
+		var beside servers.Upload
+		if beside, err = e.openCompanion(ctx, up, c.name); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, beside.Close()) }()
+		if err := e.place(ctx, beside, c); err != nil {
+			return nil, err
+		}
+		uploads = append(uploads, beside)
+	}
+	if err := e.place(ctx, up, main); err != nil {
+		return nil, err
+	}
+	for _, up := range append(uploads, up) {
+		if err := up.Publish(ctx); err != nil {
+			return nil, e.kept(err)
+		}
 	}
 	e.report.Dest = up.String()
 	e.report.Took = time.Since(begin)
@@ -109,26 +128,71 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 type export struct {
 	Options
 	image  *layers.Image
-	target convert.Target
 	report *Report
 }
 
+// products returns what is to be made for a file of that name: the file itself
+// and its companions.
+func (e *export) products(ctx context.Context, spec convert.Spec, name string) (main product, companions []product, err error) {
+	spec = spec.Named(name)
+	if spec.Packed() {
+		return product{name: name, maker: packed{e.image, spec}}, nil, nil
+	}
+	disk := convert.Disk(e.image)
+	if e.DropZeros {
+		e.Meter.Start("looking for zeros", 0)
+		if disk, err = convert.DropZeros(ctx, disk, e.Meter.Add); err != nil {
+			return product{}, nil, err
+		}
+	}
+	target, err := convert.New(disk, spec)
+	if err != nil {
+		return product{}, nil, err
+	}
+	for _, c := range convert.Companions(target) {
+		companions = append(companions, product{convert.Stem(name, spec) + c.Suffix, laidOut{c.Target}})
+	}
+	return product{name, laidOut{target}}, companions, nil
+}
+
+// openCompanion opens the destination for a companion of what up brings.
+func (e *export) openCompanion(ctx context.Context, up servers.Upload, name string) (servers.Upload, error) {
+	dest := e.Dest // a folder
+	if local, ok := up.(servers.Local); ok {
+		dest = filepath.Join(local.Dir(), name)
+		if err := checkNotSource(e.image, dest, name); err != nil {
+			return nil, err
+		}
+	} else if folder, ok := strings.CutSuffix(dest, "/"+path.Base(up.String())); ok {
+		dest = folder + "/" + name
+	}
+	return servers.Open(ctx, dest, servers.Options{Name: name, Force: e.Force, SSH: e.SSH})
+}
+
+// place makes a product and brings it to its destination, unpublished.
+func (e *export) place(ctx context.Context, up servers.Upload, p product) error {
+	if local, ok := up.(servers.Local); ok && (e.Area == "" || sameFileSystem(e.Area, local.Dir())) {
+		return e.makeThere(ctx, local, p)
+	}
+	return e.makeAndSend(ctx, up, p)
+}
+
 // makeThere makes the file in its destination's folder.
-func (e *export) makeThere(ctx context.Context, up servers.Local) error {
+func (e *export) makeThere(ctx context.Context, up servers.Local, p product) error {
 	f, err := up.Create()
 	if err != nil {
 		return err
 	}
-	if err := e.fill(ctx, f); err != nil {
+	if _, err := e.fill(ctx, f, p); err != nil {
 		return fillError(up.String(), err, "choose another destination, or free space there")
 	}
-	return up.Publish(ctx)
+	return nil
 }
 
 // makeAndSend makes the file in an area and sends it from there.
-func (e *export) makeAndSend(ctx context.Context, up servers.Upload, name string) (err error) {
+func (e *export) makeAndSend(ctx context.Context, up servers.Upload, p product) (err error) {
 	dir := e.area()
-	j, err := newJob(dir, name)
+	j, err := newJob(dir, p.name)
 	if err != nil {
 		return err
 	}
@@ -140,15 +204,14 @@ func (e *export) makeAndSend(ctx context.Context, up servers.Upload, name string
 		}
 		j.Close()
 		e.report.Kept = j.Name()
-		if err != nil {
-			err = fmt.Errorf("%w; the file is kept at %s", err, j.Name())
-		}
+		err = e.kept(err)
 	}()
-	if err := e.fill(ctx, j.File); err != nil {
+	size, err := e.fill(ctx, j.File, p)
+	if err != nil {
 		return fillError("area "+dir, err, "--area DIR chooses another area")
 	}
 	keep = e.Keep
-	src := &source{File: j.File, size: e.report.Size}
+	src := &source{File: j.File, size: size}
 	sum, err := e.send(ctx, up, src)
 	if err != nil {
 		return err
@@ -158,22 +221,31 @@ func (e *export) makeAndSend(ctx context.Context, up servers.Upload, name string
 	}
 	e.report.SHA256 = sum
 	e.report.Sent = true
-	return up.Publish(ctx)
+	return nil
 }
 
-// fill makes the file and verifies it as far as was asked.
-func (e *export) fill(ctx context.Context, f *os.File) error {
-	var err error
-	if e.report.Stats, err = Fill(ctx, f, e.target, e.Meter); err != nil {
+// kept says in an error where the file is kept.
+func (e *export) kept(err error) error {
+	if err == nil || e.report.Kept == "" {
 		return err
 	}
+	return fmt.Errorf("%w; the file is kept at %s", err, e.report.Kept)
+}
+
+// fill makes the file, verifies it as far as was asked, and returns its size.
+func (e *export) fill(ctx context.Context, f *os.File, p product) (size int64, err error) {
+	stats, err := p.make(ctx, f, e.Meter)
+	if err != nil {
+		return 0, err
+	}
+	e.report.add(stats)
 	if e.Verify {
-		src := &source{File: f, size: e.report.Size}
-		if e.report.SHA256, err = verifyFile(ctx, src, e.target, e.Meter); err != nil {
-			return err
+		src := &source{File: f, size: stats.Size}
+		if e.report.SHA256, err = p.verify(ctx, src, e.Meter); err != nil {
+			return 0, err
 		}
 	}
-	return checkUnchanged(e.image)
+	return stats.Size, checkUnchanged(e.image)
 }
 
 // send sends src and returns its SHA-256, which is computed meanwhile.

@@ -27,6 +27,13 @@ type Stats struct {
 	Shared int64
 }
 
+// add adds those of a further file.
+func (s *Stats) add(more Stats) {
+	s.Size += more.Size
+	s.Data += more.Data
+	s.Shared += more.Shared
+}
+
 // filler fills one file. Its workers share it.
 type filler struct {
 	// Read only.

@@ -10,8 +10,10 @@ import (
 const (
 	// bufferSize is the most that a worker writes at once.
 	bufferSize = 1 << 20
-	// rangeMin is the least for which a system call of its own pays; less is
-	// gathered in the buffer.
+	// rangeMin is the least for which copy_file_range pays; less is gathered
+	// in the buffer. Measured on ext4: with 4 KiB clusters all over the layers
+	// a quarter faster than without the buffer, with 64 KiB clusters several
+	// times faster than with the buffer only.
 	rangeMin = 64 << 10
 )
 

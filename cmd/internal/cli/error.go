@@ -51,6 +51,9 @@ func Report(w io.Writer, err error) int {
 	if err == nil {
 		return ExitOK
 	}
+	if errors.Is(err, context.Canceled) {
+		err = &Error{Err: errors.New("interrupted"), Code: ExitInterrupted}
+	}
 	fmt.Fprintf(w, "flatimg: error: %v\n", err)
 	if h := Hint(err); h != "" {
 		fmt.Fprintf(w, "flatimg: hint: %s\n", h)
@@ -78,8 +81,6 @@ func ExitCode(err error) int {
 		return e.Code
 	}
 	switch {
-	case errors.Is(err, context.Canceled):
-		return ExitInterrupted
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return ExitNoSpace
 	case errors.Is(err, layers.ErrRefused):

@@ -77,18 +77,22 @@ type sshProcess struct {
 // subsystem starts ssh with a subsystem of the server; it is killed with ctx.
 func (t sshTarget) subsystem(ctx context.Context, name string) (*sshProcess, error) {
 	cmd, errs := t.start(ctx, []string{"-s"}, name)
-	in, err := cmd.StdinPipe()
+	in, stdin, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
+	defer stdin.Close()
+	cmd.Stdin = stdin
 	// Not StdoutPipe, which Wait closes under its reader.
 	out, w, err := os.Pipe()
 	if err != nil {
+		in.Close()
 		return nil, err
 	}
 	defer w.Close()
 	cmd.Stdout = w
 	if err := cmd.Start(); err != nil {
+		in.Close()
 		out.Close()
 		return nil, err
 	}

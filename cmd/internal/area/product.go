@@ -1,0 +1,110 @@
+package area
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+
+	"flatimg/cmd/internal/progress"
+	"flatimg/cmd/internal/servers"
+	"flatimg/convert"
+)
+
+// product is a file that an export makes.
+type product struct {
+	name string
+	maker
+}
+
+// maker knows how a file is made.
+type maker interface {
+	// make writes the file into f, which is new and empty, and makes it
+	// durable.
+	make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error)
+	// verify compares a file that make has made with the image and returns its
+	// SHA-256.
+	verify(ctx context.Context, src servers.Source, meter *progress.Meter) ([]byte, error)
+}
+
+// laidOut is a file that can be computed in any order.
+type laidOut struct{ convert.Target }
+
+func (l laidOut) make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error) {
+	return Fill(ctx, f, l.Target, meter)
+}
+
+func (l laidOut) verify(ctx context.Context, src servers.Source, meter *progress.Meter) ([]byte, error) {
+	return verifyFile(ctx, src, l.Target, meter)
+}
+
+// packed is a file that is compressed as a whole.
+type packed struct {
+	disk convert.Disk
+	spec convert.Spec
+}
+
+func (p packed) make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error) {
+	size, err := p.pack(ctx, writeback{f}, "compressing", meter)
+	if err != nil {
+		return Stats{}, err
+	}
+	if err := f.Truncate(size); err != nil {
+		return Stats{}, err
+	}
+	meter.Start("flushing to disk", 0)
+	return Stats{Size: size, Data: size}, flush(ctx, f, size)
+}
+
+func (p packed) pack(ctx context.Context, w io.WriterAt, stage string, meter *progress.Meter) (int64, error) {
+	packer, err := convert.NewPacker(p.disk, p.spec)
+	if err != nil {
+		return 0, err
+	}
+	meter.Start(stage, packer.Data())
+	return packer.Pack(ctx, w, meter.Add)
+}
+
+// verify compresses once more, which gives the same bytes.
+func (p packed) verify(ctx context.Context, src servers.Source, meter *progress.Meter) ([]byte, error) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		size, err := p.pack(ctx, comparer{src}, "verifying", meter)
+		if err == nil && size != src.Size() {
+			err = fmt.Errorf("the file has %d bytes, must have %d", src.Size(), size)
+		}
+		return err
+	})
+	var sum []byte
+	group.Go(func() (err error) {
+		sum, err = hashFile(ctx, src)
+		return err
+	})
+	return sum, group.Wait()
+}
+
+// writeback has the kernel write back at once what is written.
+type writeback struct{ *os.File }
+
+func (w writeback) WriteAt(p []byte, off int64) (int, error) {
+	n, err := w.File.WriteAt(p, off)
+	startWriteback(w.File, off, int64(n))
+	return n, err
+}
+
+// comparer fails when what is written differs from what is there.
+type comparer struct{ servers.Source }
+
+func (c comparer) WriteAt(p []byte, off int64) (int, error) {
+	there := make([]byte, len(p))
+	if n, err := c.ReadAt(there, off); n < len(there) {
+		return 0, fmt.Errorf("read to verify, at offset %#x: %w", off, err)
+	}
+	if !bytes.Equal(there, p) {
+		return 0, fmt.Errorf("the file differs from the image in %d bytes at offset %#x", len(p), off)
+	}
+	return len(p), nil
+}
