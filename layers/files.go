@@ -20,7 +20,9 @@ func (o *opener) openTop(path string) (*volume.File, error) {
 
 // openStored opens the file for which name stands in the image at image: the
 // one that the user gave in its place, else the one at that path, else one of
-// the same name in a directory to search.
+// the same name in a directory to search. A relative name starts at the image's
+// directory, also that of a data file, which QEMU looks for in its own working
+// directory: there it would depend on who opens the image.
 func (o *opener) openStored(image, name string) (*volume.File, error) {
 	if path, ok := o.opts.Parents[name]; ok {
 		return o.openTop(path)
