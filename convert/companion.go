@@ -18,3 +18,13 @@ func Companions(t Target) []Companion {
 	}
 	return nil
 }
+
+// CompanionSuffixes returns the suffixes of [Companions] of a target of the
+// spec, in their order, before there is one.
+func (s Spec) CompanionSuffixes() []string {
+	f, v, err := s.resolve()
+	if err != nil || f.companions == nil {
+		return nil
+	}
+	return f.companions(v)
+}

@@ -66,12 +66,9 @@ func TestQemuReadsBlockTargets(t *testing.T) {
 	tool(t, "qemu-img")
 	disks := smallDisks()
 	if !testing.Short() {
-		disks = append(disks, largeDisks()...)
+		disks = append(disks, largeDisks()[:3]...) // those that ext4 holds, without the slow one
 	}
 	for _, d := range disks {
-		if d.disk.size > 15*tiB {
-			continue // more than ext4 holds in a file
-		}
 		t.Run(d.name, func(t *testing.T) {
 			dir := t.TempDir()
 			store(t, build(t, d.disk, "raw"), filepath.Join(dir, "disk.raw"))
@@ -123,6 +120,10 @@ func TestVHDSizesAsQemuMakesThem(t *testing.T) {
 func TestBlockTargetChains(t *testing.T) {
 	tool(t, "qemu-img")
 	tool(t, "qemu-io")
+	chains := chains
+	if testing.Short() {
+		chains = chains[:2]
+	}
 	for _, chain := range chains {
 		t.Run(chain.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -159,7 +160,8 @@ func TestLibvhdiReadsBlockTargets(t *testing.T) {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("no FUSE")
 	}
-	disks := smallDisks()[1:]
+	disks := smallDisks()
+	disks = append(disks[1:2], disks[len(disks)-5:]...)
 	if testing.Short() {
 		disks = disks[len(disks)-2:]
 	}

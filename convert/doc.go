@@ -20,10 +20,47 @@
 // random identifiers, data in the order of the guest's disk. The picture of
 // each layout stands in the format's file.
 //
+// # Virtual size
+//
+// Formats can't have any size of disk. The guest's bytes are never cut: the
+// virtual size is rounded up, and what is more reads as zeros. [GuestSize] and
+// [Measurement] tell it.
+//
+//	raw                               that of the image
+//	qcow2, vmdk, ova, vdi             whole sectors of 512 bytes
+//	vhd                               the next geometry ("CHS"), as QEMU does;
+//	                                  sectors from 127.5 GiB on, where they end
+//	vhd,force_size=on                 sectors
+//	vhd,subformat=fixed,force_size=on whole MiB, for Azure
+//	vhdx                              whole MiB, at least one, for Hyper-V
+//
+// [Spec.VirtualSize] makes it larger.
+//
+// # Compressed targets
+//
+// Where the parts of a compressed file are depends on how well each compresses,
+// so that it can only be written as a whole: [Spec.Packed] tells, [New] refuses
+// with a [PackedError], and [NewPacker] writes it, on all processors and yet the
+// same bytes each time. It reads all data, and leaves out clusters that are
+// zeros. [DropZeros] does so for the other formats, if it is asked to.
+//
+// # Targets of several files
+//
+// A vmdk,subformat=monolithicFlat is a descriptor, which is the target, and the
+// disk as it is, a [Companion] of it. A file that names itself or its companion
+// must know its name: [Spec.Named].
+//
+// # Identifiers
+//
+// UUIDs and the like in headers are hashes of the image's fingerprint, the format
+// and the options, so that they are the same each time; the option uuid sets that
+// of the disk. Time stamps are zero.
+//
 // # What a failed run leaves behind
 //
-// Nothing. The package opens no file and writes none; images that can't be held
-// by a format are refused by [New] with a [LimitError].
+// Nothing. The package opens no file and writes none but that which a [Packer]
+// is given; images that can't be held by a format are refused by [New] with a
+// [LimitError].
 //
 // # Adding a format
 //

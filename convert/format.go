@@ -16,6 +16,9 @@ type format struct {
 	options   []option
 	// layout lays src out. The values hold every option of the format.
 	layout func(src source, v values) (Target, error)
+	// companions returns the suffixes of the companions that a file with these
+	// values has. Nil: it has none.
+	companions func(v values) []string
 	// packs says whether the values ask for a file that can only be written as
 	// a whole, which pack then does in place of layout. Nil: they never do.
 	packs func(v values) bool

@@ -34,9 +34,9 @@ var ovaFormat = format{
 	packs:     func(values) bool { return true },
 	pack:      func(src source, v values) (Packer, error) { return newOVA(src, v) },
 	full: func(size int64, v values) int64 {
-		grains := shiftUp(size, grainBits)
-		o := &ova{v["name"].text, v["adapter_type"].text, roundUp(size, sectorSize), nil}
-		return o.size(vmdkStreamBound(grains, shiftUp(grains, grainTableBits), grains))
+		disk := values{"subformat": {text: vmdkStreamType}}
+		o := &ova{v["name"].text, v["adapter_type"].text, vmdkDiskSize(size), nil}
+		return o.size(vmdkFormat.full(size, disk))
 	},
 }
 

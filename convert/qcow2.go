@@ -43,10 +43,12 @@ type qcow2 struct {
 var qcow2Format = format{
 	name:      "qcow2",
 	extension: ".qcow2",
+	about:     "QEMU, KVM",
+	largest:   sizeText(maxQcow2Content) + ", depends on cluster_size",
 	options: []option{
 		// "Header": cluster_bits is at least 9, and QEMU takes at most 21.
-		{name: "cluster_size", initial: "64k", least: 512, most: 2 << 20},
-		{name: "compat", initial: "1.1", choices: []string{"0.10", "1.1", "v2", "v3"}},
+		{name: "cluster_size", initial: "64k", least: 512, most: 2 << 20, about: "larger ones need less metadata, smaller ones store less empty space"},
+		{name: "compat", initial: "1.1", choices: []string{"0.10", "1.1", "v2", "v3"}, about: "0.10 or v2 for readers from before 2012"},
 		{name: "compression", alias: "compression_type", initial: "none", choices: []string{"none", "deflate", "zlib", "zstd"}},
 	},
 	layout: func(src source, v values) (Target, error) { return layoutQcow2(src, v) },

@@ -9,6 +9,7 @@ import (
 var rawFormat = format{
 	name:      "raw",
 	extension: ".raw",
+	about:     "the disk as it is",
 	layout:    func(src source, _ values) (Target, error) { return raw{src}, nil },
 	full:      func(size int64, _ values) int64 { return size },
 }

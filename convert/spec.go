@@ -29,10 +29,32 @@ type Spec struct {
 	//	adapter_type  ide (default), buslogic, lsilogic, legacyESX
 	//	hwversion     of VMware's virtual hardware, 4..21; default 4
 	//	name          of the file without extension, as the file records it;
-	//	              see [Spec.Named]
+	//	              default: disk; see [Spec.Named]
+	//	uuid          of the disk, for VirtualBox; default: derived from image
+	//	              and options
 	//
-	// ova has adapter_type (default lsilogic) and name, which is that of the
-	// virtual machine, too.
+	// vdi has
+	//
+	//	subformat  dynamic (default), static: all blocks are there
+	//	static     on is subformat=static
+	//	uuid       of the disk; default: derived from image and options
+	//
+	// vhd has uuid and
+	//
+	//	subformat   dynamic (default), fixed: the disk as it is, with a footer
+	//	force_size  off (default): the virtual size is rounded up to the next
+	//	            geometry; on: to a sector, with fixed to a MiB for Azure
+	//
+	// vhdx has uuid and
+	//
+	//	subformat         dynamic (default), fixed: all blocks are there
+	//	block_size        1M..256M, a power of two; 0 (default): the smallest
+	//	                  that gives at most 1 Mi blocks, 1M up to 1 TiB
+	//	block_state_zero  on (default): absent blocks are marked as zeros, off:
+	//	                  as not present
+	//
+	// ova has adapter_type (default lsilogic, ide or buslogic), uuid, and name,
+	// which is that of the virtual machine, too.
 	Options map[string]string
 	// VirtualSize in bytes of the guest's disk, a multiple of 512; what it is
 	// more than the image's reads as zeros. 0 means that of the image; less

@@ -28,7 +28,7 @@ func TestRaw(t *testing.T) {
 		}
 		checkRanges(t, target, whole, []int64{0, d.size})
 		checkRuns(t, target)
-		if m, err := Measure(d, Spec{Format: "raw"}); err != nil || m != (Measurement{Required: d.size, FullyAllocated: d.size}) {
+		if m, err := Measure(d, Spec{Format: "raw"}); err != nil || m != (Measurement{Required: d.size, FullyAllocated: d.size, GuestSize: d.size}) {
 			t.Errorf("measure = %+v, %v", m, err)
 		}
 	}

@@ -49,7 +49,7 @@ var vdiFormat = format{
 	name:      "vdi",
 	extension: ".vdi",
 	about:     "VirtualBox",
-	largest:   sizeText(maxVDIDisk),
+	largest:   "128M less than 512T",
 	options: []option{
 		{name: "subformat", initial: "dynamic", choices: []string{"dynamic", "static"}, about: "store blocks of 1M that hold data, or all"},
 		{name: "static", initial: "off", choices: onOff, about: "on is subformat=static"},

@@ -52,7 +52,7 @@ func parseVHD(t testing.TB, target Target) *parsedImage {
 	if string(h[:8]) != "cxsparse" || be.Uint64(h[8:]) != 1<<64-1 || be.Uint32(h[24:]) != 0x10000 || !bytes.Equal(h[40:], make([]byte, 1024-40)) {
 		t.Fatalf("dynamic disk header % x", h)
 	}
-	if p.block != 2<<20 || p.blocks != -(-p.disk/p.block) && p.blocks != (p.disk+p.block-1)/p.block || table != 1536 {
+	if p.block != 2<<20 || p.blocks != (p.disk+p.block-1)/p.block || table != 1536 {
 		t.Fatalf("%d blocks of %d for %d bytes, BAT at %#x", p.blocks, p.block, p.disk, table)
 	}
 	bitmap := p.block / 512 / 8
@@ -73,7 +73,7 @@ func parseVHD(t testing.TB, target Target) *parsedImage {
 		return at + bitmap
 	}
 	// The rest of the table's last sector is no block either.
-	for _, b := range read(t, target, table+4*p.blocks, p.start-table-4*p.blocks+0) {
+	for _, b := range read(t, target, table+4*p.blocks, p.start-table-4*p.blocks) {
 		if b != 0xff {
 			t.Fatal("the BAT is not filled up with unused entries")
 		}

@@ -30,24 +30,40 @@ var vmdkFormat = format{
 		uuidOption,
 	},
 	layout: func(src source, v values) (Target, error) {
+		src = vmdkDisk(src)
 		if v["subformat"].text == vmdkFlatType {
 			return layoutVMDKFlat(src, v)
 		}
 		return layoutVMDKSparse(src, v)
 	},
+	companions: func(v values) []string {
+		if v["subformat"].text == vmdkFlatType {
+			return []string{vmdkFlatSuffix}
+		}
+		return nil
+	},
 	packs: func(v values) bool { return v["subformat"].text == vmdkStreamType },
 	pack:  func(src source, v values) (Packer, error) { return newVMDKStream(src, v) },
 	full: func(size int64, v values) int64 {
+		data := shiftUp(size, grainBits)
+		size = vmdkDiskSize(size)
 		grains := shiftUp(size, grainBits)
 		switch v["subformat"].text {
 		case vmdkFlatType:
 			return vmdkFlatSize(size, v)
 		case vmdkStreamType:
-			return vmdkStreamBound(grains, shiftUp(grains, grainTableBits), grains)
+			return vmdkStreamBound(data, shiftUp(data, grainTableBits), grains)
 		}
-		return placeVMDK(grains).data + grains<<grainBits
+		return placeVMDK(grains).data + data<<grainBits
 	},
 }
+
+// vmdkDiskSize returns the virtual size of a VMDK for a disk of size bytes: whole
+// sectors, at least one, since QEMU takes a header with none for a descriptor
+// without an extent.
+func vmdkDiskSize(size int64) int64 { return max(sectorSize, roundUp(size, sectorSize)) }
+
+func vmdkDisk(src source) source { return grow(src, vmdkDiskSize(src.Size())) }
 
 // adapterOption is the kind of disk controller that a descriptor names.
 func adapterOption(initial string, others ...string) option {

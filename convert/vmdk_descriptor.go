@@ -16,9 +16,10 @@ type vmdkDescriptor struct {
 	image, content uuid
 }
 
+// newVMDKDescriptor describes what [vmdkDisk] returns.
 func newVMDKDescriptor(src source, v values, kind, file string) vmdkDescriptor {
 	id := newIdentity(src, "vmdk", v)
-	return vmdkDescriptor{roundUp(src.Size(), sectorSize), v, kind, file, id.uuid("disk"), id.uuid("content")}
+	return vmdkDescriptor{src.Size(), v, kind, file, id.uuid("disk"), id.uuid("content")}
 }
 
 // String is the text of the descriptor.

@@ -15,12 +15,12 @@ const vmdkFlatSuffix = "-flat.vmdk"
 
 func layoutVMDKFlat(src source, v values) (Target, error) {
 	text := newVMDKDescriptor(src, v, "FLAT", v["name"].text+vmdkFlatSuffix).String()
-	return vmdkFlat{text, raw{grow(src, roundUp(src.Size(), sectorSize))}}, nil
+	return vmdkFlat{text, raw{src}}, nil
 }
 
-// vmdkFlatSize returns the size in bytes of both files for a disk of size bytes.
+// vmdkFlatSize returns the size in bytes of both files for a disk of size
+// bytes, whole sectors.
 func vmdkFlatSize(size int64, v values) int64 {
-	size = roundUp(size, sectorSize)
 	d := vmdkDescriptor{disk: size, v: v, kind: "FLAT", file: v["name"].text + vmdkFlatSuffix}
 	return int64(len(d.String())) + size
 }

@@ -31,8 +31,6 @@ import (
 //	│ end-of-stream marker     │ a sector of zeros
 //	└──────────────────────────┘ size
 type vmdkStream struct {
-	src        source
-	v          values
 	content    *clusters
 	descriptor vmdkDescriptor
 }
@@ -41,11 +39,12 @@ type vmdkStream struct {
 const vmdkStreamHead = 1 << grainBits
 
 func newVMDKStream(src source, v values) (*vmdkStream, error) {
+	src = vmdkDisk(src)
 	content, err := vmdkContent(src, v)
 	if err != nil {
 		return nil, err
 	}
-	return &vmdkStream{src, v, content, newVMDKDescriptor(src, v, "SPARSE", v["name"].text+vmdkExtension)}, nil
+	return &vmdkStream{content, newVMDKDescriptor(src, v, "SPARSE", v["name"].text+vmdkExtension)}, nil
 }
 
 // vmdkStreamBound returns the most bytes of a file of so many grains that hold

@@ -186,6 +186,7 @@ type plannedView struct {
 	format int
 	// size of the flat image in bytes; -1: known only when it is open.
 	size int64
+	file viewFile
 }
 
 // plan returns the views of the images by name, and an error for each image
@@ -196,7 +197,7 @@ func (c *catalog) plan(found []foundImage) (map[string]plannedView, map[string]e
 	for _, f := range found {
 		add := func(key imageKey, label string, size int64) {
 			for format, suffix := range c.suffixes {
-				views = append(views, plannedView{key, format, size})
+				views = append(views, plannedView{key: key, format: format, size: size})
 				wishes = append(wishes, nameWish{filepath.Base(f.chain.path), f.source + 1, label, suffix})
 			}
 		}
@@ -213,9 +214,31 @@ func (c *catalog) plan(found []foundImage) (map[string]plannedView, map[string]e
 			problems[v.key.String()] = errNoName
 			continue
 		}
+		views[i].file.main = name
 		wanted[name] = views[i]
 	}
+	c.planCompanions(views, wanted, problems)
 	return wanted, problems
+}
+
+// planCompanions adds the companions of the views to those that are wanted. The
+// names of others come first.
+func (c *catalog) planCompanions(views []plannedView, wanted map[string]plannedView, problems map[string]error) {
+	for _, v := range views {
+		if v.file.main == "" {
+			continue
+		}
+		spec := c.formats[v.format]
+		for i, suffix := range spec.CompanionSuffixes() {
+			name := convert.Stem(v.file.main, spec) + suffix
+			if _, taken := wanted[name]; taken || len(name) > nameMax {
+				problems[v.key.String()] = errNoName
+				continue
+			}
+			v.file.companion = i + 1
+			wanted[name] = v
+		}
+	}
 }
 
 // replace makes the views those that are wanted, and keeps the nodes of those
@@ -232,7 +255,7 @@ func (c *catalog) replace(wanted map[string]plannedView) (dropped []*viewNode, d
 			image = &flatImage{chain: w.key.chain, options: options, formats: c.formats, log: c.log}
 		}
 		images[w.key] = image
-		if v := c.views[name]; v != nil && v.image == image && v.format == w.format {
+		if v := c.views[name]; v != nil && v.image == image && v.format == w.format && v.file == w.file {
 			views[name] = v
 			continue
 		}
@@ -266,7 +289,7 @@ func (c *catalog) newView(name string, image *flatImage, w plannedView) *viewNod
 		c.inos[name] = ino
 	}
 	c.made++
-	v := &viewNode{catalog: c, name: name, ino: ino, generation: c.made, image: image, key: w.key, format: w.format}
+	v := &viewNode{catalog: c, name: name, ino: ino, generation: c.made, image: image, key: w.key, format: w.format, file: w.file}
 	v.size.Store(-1)
 	v.allocated.Store(-1)
 	if c.formats[w.format].Format == "raw" {

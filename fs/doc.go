@@ -26,7 +26,8 @@
 //
 // A view is named after the image's file without its extension, with that of
 // the target format: web.qcow2 gives web.raw, its snapshot "daily" gives
-// web@daily.raw. In a snapshot's name, '/' and control characters become '_';
+// web@daily.raw. A target of several files has a view for each, with names that
+// begin alike: web.vmdk and web-flat.vmdk. In a snapshot's name, '/' and control characters become '_';
 // where that leaves two alike, or none, the snapshot's ID follows ('~ID'). Of
 // two target formats with one extension the one with options has them in
 // the name: web,cluster_size=2M.qcow2. Views that would get the same name keep

@@ -33,12 +33,19 @@ type flatImage struct {
 	mu      sync.Mutex
 	users   int
 	im      *layers.Image
-	targets []*lazyTarget // one for each of formats, while im is open
+	targets map[targetKey]*lazyTarget // while im is open
 	idle    *time.Timer
 	// detached: no name leads here any more.
 	detached bool
 	// changed is the error after a file was overwritten in place.
 	changed error
+}
+
+// targetKey names a target of an image.
+type targetKey struct {
+	format int // index of formats
+	// name that the file records of itself; empty where the format has none.
+	name string
 }
 
 // lazyTarget is laid out by its first user while others wait.
@@ -48,14 +55,16 @@ type lazyTarget struct {
 	err    error
 }
 
-// acquire returns the image in the format with the given index. The caller
-// must call release when it does not use the target any more.
-func (f *flatImage) acquire(format int) (convert.Target, error) {
-	lazy, im, err := f.use(format)
+// acquire returns the image in the format with the given index, as a file of
+// that name. The caller must call release when it does not use the target any
+// more.
+func (f *flatImage) acquire(format int, name string) (convert.Target, error) {
+	spec := f.formats[format].Named(name)
+	lazy, im, err := f.use(targetKey{format, spec.Options["name"]})
 	if err != nil {
 		return nil, err
 	}
-	lazy.once.Do(func() { lazy.target, lazy.err = convert.New(im, f.formats[format]) })
+	lazy.once.Do(func() { lazy.target, lazy.err = convert.New(im, spec) })
 	if lazy.err != nil {
 		f.release()
 		return nil, lazy.err
@@ -64,7 +73,7 @@ func (f *flatImage) acquire(format int) (convert.Target, error) {
 }
 
 // use opens the image unless it is open and counts one more user.
-func (f *flatImage) use(format int) (*lazyTarget, *layers.Image, error) {
+func (f *flatImage) use(key targetKey) (*lazyTarget, *layers.Image, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.changed != nil {
@@ -76,13 +85,13 @@ func (f *flatImage) use(format int) (*lazyTarget, *layers.Image, error) {
 			return nil, nil, err
 		}
 		f.im = im
-		f.targets = make([]*lazyTarget, len(f.formats))
-		for i := range f.targets {
-			f.targets[i] = new(lazyTarget)
-		}
+		f.targets = make(map[targetKey]*lazyTarget)
+	}
+	if f.targets[key] == nil {
+		f.targets[key] = new(lazyTarget)
 	}
 	f.users++
-	return f.targets[format], f.im, nil
+	return f.targets[key], f.im, nil
 }
 
 // open opens the image in the state that the chain was found in.

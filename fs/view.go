@@ -23,6 +23,7 @@ type viewNode struct {
 	image           *flatImage
 	key             imageKey
 	format          int // index of catalog.formats
+	file            viewFile
 
 	// size of the file and space that its data takes, in bytes; -1: not known.
 	size, allocated atomic.Int64
@@ -32,12 +33,23 @@ type viewNode struct {
 	failure error // of the last attempt to open or read it
 }
 
+// viewFile says which file of a target a view is.
+type viewFile struct {
+	// main is the name of the target's file.
+	main string
+	// companion counts the target's companions from 1; 0: the file itself.
+	companion int
+}
+
 // acquire returns the file's content. The caller must call image.release.
 func (v *viewNode) acquire() (convert.Target, syscall.Errno) {
-	target, err := v.image.acquire(v.format)
+	target, err := v.image.acquire(v.format, v.file.main)
 	v.catalog.note(v, err)
 	if err != nil {
 		return nil, toErrno(err)
+	}
+	if n := v.file.companion; n > 0 {
+		target = convert.Companions(target)[n-1].Target
 	}
 	v.size.Store(target.Size())
 	return target, 0

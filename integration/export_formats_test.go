@@ -142,3 +142,17 @@ func TestExportFlatExisting(t *testing.T) {
 		t.Error("the companion was replaced")
 	}
 }
+
+// TestExportFlatToSFTP sends both files, to a file's URL and to a folder's.
+func TestExportFlatToSFTP(t *testing.T) {
+	server := rig.Sshd(t)
+	im := exportChain.Build(t, t.TempDir())
+	area := t.TempDir()
+	for _, c := range []struct{ dest, name string }{{"/other%20name.vmdk", "other name"}, {"/", "web"}, {"", "web"}} {
+		dir := t.TempDir()
+		rig.MustFlatimg(t, exportTo(server, area, "--format", "vmdk,subformat=monolithicFlat", im.Top, url(server, dir+c.dest))...)
+		checkNames(t, dir, c.name+"-flat.vmdk", c.name+".vmdk")
+		rig.RunIn(t, dir, "qemu-img", "compare", "-q", "-f", "vmdk", "-F", "qcow2", c.name+".vmdk", im.Top)
+	}
+	checkNames(t, area)
+}

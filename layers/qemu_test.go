@@ -167,13 +167,19 @@ func TestSnapshots(t *testing.T) {
 	built.Write(t, rig.Write{Off: 3 << 20, Len: 4096})
 
 	rng := rand.New(rand.NewPCG(1, 1))
+	prints := make(map[[32]byte]int)
 	for name, want := range map[string]*rig.Content{"before": first, "1": first, "after": second, "2": second, "": built.Want} {
 		im, err := layers.Open(built.Top, layers.Options{Snapshot: name})
 		if err != nil {
 			t.Fatal(err)
 		}
 		checkContent(t, im, want, rng)
+		prints[im.Fingerprint()]++
 		im.Close() // QEMU may not write to it before that
+	}
+	// By name and by ID it is the same snapshot, and each is another image.
+	if len(prints) != 3 {
+		t.Errorf("%d fingerprints for two snapshots and the active state", len(prints))
 	}
 	s, err := layers.Probe(built.Top, layers.Options{})
 	if err != nil || len(s.Snapshots) != 2 || s.Snapshots[0].Name != "before" || s.Snapshots[1].ID != "2" {

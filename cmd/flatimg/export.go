@@ -18,6 +18,7 @@ var exportVerb = verb{
 	run: func(ctx context.Context, flags *pflag.FlagSet, args []string) error {
 		var o area.Options
 		flags.StringVar(&o.Format, "format", "", "target `FORMAT[,OPTION=VALUE]...`; default: what the extension of DEST names, else raw")
+		virtualSize := virtualSizeFlag(flags)
 		flags.BoolVar(&o.Force, "force", false, "replace an existing file")
 		flags.BoolVar(&o.Verify, "verify", false, "read the view and the file, and compare them by SHA-256, before the file appears; what is sent is verified in any case")
 		flags.BoolVarP(&o.DropZeros, "sparse", "S", false, "read all data first, and leave out each 4 KiB that are zeros; compressed formats always do")
@@ -31,6 +32,7 @@ var exportVerb = verb{
 			return err
 		}
 		o.Image, o.Dest = flags.Arg(0), flags.Arg(1)
+		o.VirtualSize = int64(*virtualSize)
 		o.Open = source.layers()
 		o.Open.Snapshot = *snapshot
 		if *quiet {

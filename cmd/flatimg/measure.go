@@ -23,12 +23,14 @@ var measureVerb = verb{
 	run: func(_ context.Context, flags *pflag.FlagSet, args []string) error {
 		var o measureOptions
 		flags.StringVar(&o.format, "format", "", "measure only this target `FORMAT`, as in qcow2,cluster_size=2M; default: all of them, with --json raw")
+		virtualSize := virtualSizeFlag(flags)
 		flags.BoolVar(&o.json, "json", false, "print what qemu-img measure --output=json prints, sizes in bytes")
 		source := sourceFlags(flags)
 		snapshot := snapshotFlag(flags)
 		if err := parse(flags, args, 1, 1); err != nil {
 			return err
 		}
+		o.virtualSize = int64(*virtualSize)
 		o.layers = source.layers()
 		o.layers.Snapshot = *snapshot
 		return measure(os.Stdout, flags.Arg(0), o)
@@ -38,7 +40,9 @@ var measureVerb = verb{
 type measureOptions struct {
 	format string
 	json   bool
-	layers layers.Options
+	// virtualSize in bytes of the target; 0: that of the image.
+	virtualSize int64
+	layers      layers.Options
 }
 
 func measure(w io.Writer, path string, o measureOptions) error {
@@ -72,6 +76,7 @@ func (o measureOptions) specs() ([]convert.Spec, error) {
 		if specs[i], err = convert.ParseSpec(name); err != nil {
 			return nil, err
 		}
+		specs[i].VirtualSize = o.virtualSize
 	}
 	return specs, nil
 }
@@ -96,7 +101,7 @@ func measureJSON(w io.Writer, im *layers.Image, spec convert.Spec) error {
 // is told as such; it is an error only when it is the one that was asked for.
 func measureTable(w io.Writer, im *layers.Image, specs []convert.Spec) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "FORMAT\tREQUIRED\t\tFULLY ALLOCATED")
+	fmt.Fprintln(table, "FORMAT\tREQUIRED\t\tFULLY ALLOCATED\t\tVIRTUAL SIZE")
 	for _, spec := range specs {
 		m, err := convert.Measure(im, spec)
 		if limit, ok := errors.AsType[*convert.LimitError](err); ok && len(specs) > 1 {
@@ -106,8 +111,14 @@ func measureTable(w io.Writer, im *layers.Image, specs []convert.Spec) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d bytes\t%s\t%d bytes\n", spec,
-			cli.FormatSize(m.Required), m.Required, cli.FormatSize(m.FullyAllocated), m.FullyAllocated)
+		atMost := ""
+		if m.AtMost {
+			atMost = "at most "
+		}
+		fmt.Fprintf(table, "%s\t%s%s\t%d bytes\t%s\t%d bytes\t%s\t%d bytes\n", spec,
+			atMost, cli.FormatSize(m.Required), m.Required,
+			cli.FormatSize(m.FullyAllocated), m.FullyAllocated,
+			cli.FormatSize(m.GuestSize), m.GuestSize)
 	}
 	return table.Flush()
 }

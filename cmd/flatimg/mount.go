@@ -21,6 +21,7 @@ var mountVerb = verb{
 func runMount(ctx context.Context, flags *pflag.FlagSet, args []string) error {
 	var o mounting.Options
 	formats := flags.StringArray("format", nil, "target `FORMAT` of the views, with its options after commas; may be repeated (default raw)")
+	virtualSize := virtualSizeFlag(flags)
 	flags.BoolVar(&o.AllLayers, "all-layers", false, "show each layer of an image too, as the disk was with it on top")
 	flags.BoolVar(&o.Foreground, "foreground", false, "serve in this process until it is unmounted or gets a signal")
 	flags.BoolVar(&o.AllowOther, "allow-other", false, "let all users read, not only yourself")
@@ -38,6 +39,7 @@ func runMount(ctx context.Context, flags *pflag.FlagSet, args []string) error {
 		if spec.Packed() {
 			return &cli.Error{Err: &convert.PackedError{Spec: spec}, Code: cli.ExitUsage}
 		}
+		spec.VirtualSize = int64(*virtualSize)
 		o.Formats = append(o.Formats, spec)
 	}
 	if err := mounting.ApplyOptions(&o.Options, *options); err != nil {

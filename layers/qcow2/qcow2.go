@@ -42,6 +42,7 @@ type Volume struct {
 	size             int64
 	l1               l1Table
 	snapshots        []snapshot
+	snapshotID       string // of the snapshot that is open; empty: none
 	ignoreTruncation bool
 	preallocated     bool // see isPreallocated
 	decompress       decompressor
@@ -84,6 +85,7 @@ func Open(file *volume.File, opts Options) (*Volume, error) {
 			return nil, inFile(file, err)
 		}
 		l1Offset, l1Entries, v.size = s.l1Offset, s.l1Entries, s.Size
+		v.snapshotID = s.ID
 	}
 	if v.l1, err = v.readL1(l1Offset, l1Entries); err != nil {
 		return nil, inFile(file, err)
@@ -108,6 +110,10 @@ func (v *Volume) Size() int64 { return v.size }
 
 // Files implements [volume.Volume].
 func (v *Volume) Files() []*volume.File { return v.files }
+
+// SnapshotID is the ID of the internal snapshot that is open; empty: the active
+// state.
+func (v *Volume) SnapshotID() string { return v.snapshotID }
 
 // Close implements [volume.Volume].
 func (v *Volume) Close() error {

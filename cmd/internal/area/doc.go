@@ -31,10 +31,16 @@
 // spans of the target in the order of their offsets, and the kernel is told to
 // write each back at once, so that the flush at the end has little left to do.
 //
+// A compressed target is different: [convert.Packer] writes it, on all
+// processors; to verify it, it is compressed once more. An export of several
+// files (vmdk,subformat=monolithicFlat) makes and verifies them all, then
+// publishes the data before the file that names it.
+//
 // # What a failed run leaves behind
 //
 // Nothing, if it fails or is interrupted. A kill -9 leaves no file in a
 // destination's folder on the file systems that know files without names, else
 // a hidden one; and the job's folder in the area. The final name is never there
-// before the file is complete, durable, and verified as far as was asked.
+// before the file is complete, durable, and verified as far as was asked. Only
+// when the second of two files can't be published, the first is there already.
 package area

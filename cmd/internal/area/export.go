@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -36,6 +36,8 @@ type Options struct {
 	Area string
 	// Keep keeps the file in the area, if there is one.
 	Keep bool
+	// VirtualSize of the target in bytes; 0: that of the image.
+	VirtualSize int64
 	// Force replaces an existing file.
 	Force bool
 	// DropZeros reads all data first and leaves out what is zeros. A packed
@@ -75,6 +77,7 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	if err != nil {
 		return nil, &cli.Error{Err: err, Code: cli.ExitUsage}
 	}
+	spec.VirtualSize = o.VirtualSize
 	if err := o.checkArea(); err != nil {
 		return nil, err
 	}
@@ -155,18 +158,32 @@ func (e *export) products(ctx context.Context, spec convert.Spec, name string) (
 	return product{name, laidOut{target}}, companions, nil
 }
 
-// openCompanion opens the destination for a companion of what up brings.
+// openCompanion opens the destination, beside that of up, for a companion.
 func (e *export) openCompanion(ctx context.Context, up servers.Upload, name string) (servers.Upload, error) {
-	dest := e.Dest // a folder
+	dest := e.Dest // of a server, and a folder
 	if local, ok := up.(servers.Local); ok {
 		dest = filepath.Join(local.Dir(), name)
 		if err := checkNotSource(e.image, dest, name); err != nil {
 			return nil, err
 		}
-	} else if folder, ok := strings.CutSuffix(dest, "/"+path.Base(up.String())); ok {
-		dest = folder + "/" + name
+	} else if folder, last := path.Split(dest); isEscaped(last, path.Base(up.String())) {
+		dest = folder + url.PathEscape(name)
 	}
-	return servers.Open(ctx, dest, servers.Options{Name: name, Force: e.Force, SSH: e.SSH})
+	beside, err := servers.Open(ctx, dest, servers.Options{Name: name, Force: e.Force, SSH: e.SSH})
+	if err != nil {
+		return nil, err
+	}
+	if want := path.Join(path.Dir(up.String()), name); path.Clean(beside.String()) != want {
+		err := cli.Usagef("%s: its companion would be %s, not %s: end DEST with the name of a file or with a slash", up, beside, want)
+		return nil, errors.Join(err, beside.Close())
+	}
+	return beside, nil
+}
+
+// isEscaped says whether escaped is name as a URL has it.
+func isEscaped(escaped, name string) bool {
+	plain, err := url.PathUnescape(escaped)
+	return err == nil && plain == name
 }
 
 // place makes a product and brings it to its destination, unpublished.
