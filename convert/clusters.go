@@ -28,7 +28,7 @@ var errFragmented = errors.New("the map of its data takes more than 256 MiB of m
 // relative to its first byte. The last cluster is whole, with zeros past the
 // end of the disk. Safe for concurrent use.
 type clusters struct {
-	src  source
+	src  Disk
 	bits uint // log2 of the cluster size in bytes
 	// present has a bit for each cluster of the disk: does it hold data?
 	present *bitmap
@@ -41,7 +41,7 @@ func holdsData(e layers.Extent) bool {
 
 // newClusters walks the offset map of src, which must have at most maxClusters
 // clusters of 1<<bits bytes.
-func newClusters(src source, bits uint) (*clusters, error) {
+func newClusters(src Disk, bits uint) (*clusters, error) {
 	present := newBitmap(shiftUp(src.Size(), bits))
 	for e, err := range src.Extents(0, src.Size()) {
 		if err != nil {
@@ -61,7 +61,7 @@ func newClusters(src source, bits uint) (*clusters, error) {
 
 // allClusters returns the data part in which each cluster of src is stored,
 // whether it holds data or not. The offset map is not resolved for it.
-func allClusters(src source, bits uint) *clusters {
+func allClusters(src Disk, bits uint) *clusters {
 	present := newBitmap(shiftUp(src.Size(), bits))
 	present.set(0, present.n)
 	present.index()

@@ -3,8 +3,21 @@
 // where the bytes are.
 //
 // [ParseSpec] turns what a user writes into a [Spec], [New] lays an image out,
-// [Measure] tells the size only. A target is read through its segments or with
+// [Measure] tells the size only; [Describe] lists what there is. A target is read through its segments or with
 // [ReadAt]; [NextData], [DataRuns] and [Allocated] say where it holds data.
+//
+// # Formats
+//
+// In brackets what can only be exported; each format's file has the picture of
+// its layout:
+//
+//	raw    the disk as it is
+//	qcow2  standalone [compressed with deflate or zstd]
+//	vmdk   monolithicSparse, monolithicFlat [streamOptimized]
+//	vdi    dynamic, static
+//	vhd    dynamic, fixed
+//	vhdx   dynamic, fixed
+//	ova    [a virtual machine around a streamOptimized vmdk]
 //
 // # What a layout follows from
 //
@@ -17,8 +30,7 @@
 // clusters of 64 KiB, and nothing for ranges that are all data or all empty.
 //
 // The same image and options give the same bytes each time: no time stamps, no
-// random identifiers, data in the order of the guest's disk. The picture of
-// each layout stands in the format's file.
+// random identifiers, data in the order of the guest's disk.
 //
 // # Virtual size
 //
@@ -27,10 +39,11 @@
 // [Measurement] tell it.
 //
 //	raw                               that of the image
-//	qcow2, vmdk, ova, vdi             whole sectors of 512 bytes
-//	vhd                               the next geometry ("CHS"), as QEMU does;
+//	qcow2, vdi                        whole sectors of 512 bytes
+//	vmdk, ova                         sectors, at least one
+//	vhd, vhd,subformat=fixed          the next geometry ("CHS"), as QEMU does;
 //	                                  sectors from 127.5 GiB on, where they end
-//	vhd,force_size=on                 sectors
+//	vhd,force_size=on                 sectors, at least one
 //	vhd,subformat=fixed,force_size=on whole MiB, for Azure
 //	vhdx                              whole MiB, at least one, for Hyper-V
 //
@@ -59,11 +72,11 @@
 // # What a failed run leaves behind
 //
 // Nothing. The package opens no file and writes none but that which a [Packer]
-// is given; images that can't be held by a format are refused by [New] with a
-// [LimitError].
+// is given. A spec that is not possible is refused with a [SpecError], a disk
+// that the format can't hold with a [LimitError], by [New] and [NewPacker].
 //
 // # Adding a format
 //
 // A row in the table of formats (format.go) and a file that lays it out, with
-// [clusters] for its data part.
+// the type clusters (clusters.go) for its data part.
 package convert

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 )
@@ -14,15 +15,17 @@ type format struct {
 	about     string // for people, in a few words
 	largest   string // virtual size, for people; empty when there is no limit
 	options   []option
+	// check refuses values that contradict each other. Nil: none do.
+	check func(v values) *SpecError
 	// layout lays src out. The values hold every option of the format.
-	layout func(src source, v values) (Target, error)
+	layout func(src Disk, v values) (Target, error)
 	// companions returns the suffixes of the companions that a file with these
 	// values has. Nil: it has none.
 	companions func(v values) []string
 	// packs says whether the values ask for a file that can only be written as
 	// a whole, which pack then does in place of layout. Nil: they never do.
 	packs func(v values) bool
-	pack  func(src source, v values) (Packer, error)
+	pack  func(src Disk, v values) (Packer, error)
 	// full is the file's size in bytes for a disk of size bytes that holds
 	// data everywhere. It is called with sizes that layout has accepted.
 	full func(size int64, v values) int64
@@ -50,19 +53,25 @@ func formatNamed(name string) (format, error) {
 	return formats[i], nil
 }
 
+// FormatOf returns the format that the extension of a file's name or URL
+// stands for, also as QEMU names it: "a/b.VPC" is of vhd. It is empty when the
+// extension is of none.
+func FormatOf(file string) string {
+	f, err := formatNamed(strings.ToLower(strings.TrimPrefix(path.Ext(file), ".")))
+	if err != nil {
+		return ""
+	}
+	return f.name
+}
+
 // values returns the value of each option: that in given, else its default.
 func (f format) values(given map[string]string) (values, error) {
 	v := make(values, len(f.options))
 	for _, o := range f.options {
-		text, err := o.given(given)
-		if err != nil {
-			return nil, fmt.Errorf("target format %s: %w", f.name, err)
+		var err error
+		if v[o.name], err = o.value(given); err != nil {
+			return nil, err
 		}
-		parsed, err := o.parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("target format %s: %w", f.name, err)
-		}
-		v[o.name] = parsed
 	}
 	for name := range given {
 		if !slices.ContainsFunc(f.options, func(o option) bool { return name == o.name || name == o.alias && name != "" }) {
@@ -74,11 +83,11 @@ func (f format) values(given map[string]string) (values, error) {
 
 func (f format) unknownOption(name string) error {
 	if len(f.options) == 0 {
-		return fmt.Errorf("target format %s has no option %q; it has none at all", f.name, name)
+		return fmt.Errorf("no option %q; it has none at all", name)
 	}
 	known := make([]string, len(f.options))
 	for i, o := range f.options {
 		known[i] = o.String()
 	}
-	return fmt.Errorf("target format %s has no option %q: use %s", f.name, name, strings.Join(known, ", "))
+	return fmt.Errorf("no option %q: use %s", name, strings.Join(known, ", "))
 }

@@ -27,12 +27,12 @@ func GuestSize(t Target) int64 {
 
 // grown is a disk with a hole at its end.
 type grown struct {
-	source
+	Disk
 	size int64
 }
 
 // grow returns src with a size of at least size bytes.
-func grow(src source, size int64) source {
+func grow(src Disk, size int64) Disk {
 	if size <= src.Size() {
 		return src
 	}
@@ -41,15 +41,17 @@ func grow(src source, size int64) source {
 
 // growAsAsked returns src with the virtual size that a spec asks for, 0 for its
 // own one. The guest's bytes are never cut.
-func growAsAsked(src source, size int64) (source, error) {
+func growAsAsked(src Disk, size int64) (Disk, error) {
 	switch {
 	case size == 0:
 		return src, nil
 	case size < 0 || size%sectorSize != 0:
-		return nil, fmt.Errorf("virtual size %d is no multiple of %d bytes", size, sectorSize)
+		return nil, &SpecError{fmt.Errorf("virtual size %d is no multiple of %d bytes", size, sectorSize), "--virtual-size takes k, M, G and T"}
 	case size < src.Size():
-		return nil, fmt.Errorf("virtual size %s is less than the disk has: %s can't be cut off",
-			sizeText(size), sizeText(src.Size()-size))
+		return nil, &SpecError{
+			fmt.Errorf("virtual size %s is less than the %s of the disk, which can't be cut off", sizeText(size), sizeText(src.Size())),
+			fmt.Sprintf("--virtual-size %s is the least", sizeText(roundUp(src.Size(), sectorSize))),
+		}
 	}
 	return grow(src, size), nil
 }
@@ -62,9 +64,9 @@ func (g grown) Extents(off, length int64) iter.Seq2[layers.Extent, error] {
 		if length < g.size-off {
 			end = off + length
 		}
-		own := g.source.Size()
+		own := g.Disk.Size()
 		if off < min(own, end) {
-			for e, err := range g.source.Extents(off, min(own, end)-off) {
+			for e, err := range g.Disk.Extents(off, min(own, end)-off) {
 				if !yield(e, err) || err != nil {
 					return
 				}
@@ -80,5 +82,5 @@ func (g grown) AppendSegments(dst []layers.Segment, off, length int64) ([]layers
 	if err := checkRange(off, length, g.size); err != nil {
 		return nil, err
 	}
-	return appendGuest(dst, g.source, off, length)
+	return appendGuest(dst, g.Disk, off, length)
 }

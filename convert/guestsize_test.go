@@ -2,6 +2,7 @@ package convert
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -26,8 +27,9 @@ func TestVirtualSize(t *testing.T) {
 			}
 		}
 		for _, size := range []int64{d.size - 512, d.size + 1, -512} {
-			if _, err := New(d, Spec{Format: name, VirtualSize: size}); err == nil {
-				t.Errorf("%s can have %d bytes", name, size)
+			_, err := New(d, Spec{Format: name, VirtualSize: size})
+			if _, ok := errors.AsType[*SpecError](err); !ok {
+				t.Errorf("%s of %d bytes: %v", name, size, err)
 			}
 			if _, err := Measure(d, Spec{Format: name, VirtualSize: size}); err == nil {
 				t.Errorf("%s of %d bytes is measured", name, size)

@@ -49,7 +49,7 @@ type identity struct {
 }
 
 // newIdentity returns the identity of src in a format with the given options.
-func newIdentity(src source, format string, v values) identity {
+func newIdentity(src Disk, format string, v values) identity {
 	h := sha256.New()
 	h.Write([]byte("flatimg identity\n" + format + "\n"))
 	for _, name := range slices.Sorted(maps.Keys(v)) {

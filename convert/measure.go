@@ -4,7 +4,7 @@ package convert
 type Measurement struct {
 	// Required is the exact size of the target file, with its companions.
 	Required int64
-	// FullyAllocated is its size if every cluster of the disk held data.
+	// FullyAllocated is that if every cluster of the disk held data.
 	FullyAllocated int64
 	// GuestSize is the virtual size that the target states: that of the disk,
 	// rounded up as the format wants it.

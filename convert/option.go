@@ -37,6 +37,7 @@ var onOff = []string{"on", "off"}
 type value struct {
 	text  string // as given
 	bytes int64  // of a size; 0 for a choice
+	given bool   // by the user, not the default
 }
 
 // values of a format's options, by name.
@@ -57,20 +58,22 @@ func (o option) allowed() string {
 	return sizeText(o.least) + ".." + sizeText(o.most)
 }
 
-// given returns the option's text among those that a user has given by name,
-// else its default.
-func (o option) given(texts map[string]string) (string, error) {
-	text, ok := texts[o.name]
-	if other, twice := texts[o.alias]; twice && o.alias != "" {
-		if ok {
-			return "", fmt.Errorf("%s and %s are the same option: give one of them", o.name, o.alias)
+// value returns the option's value: that among the texts which a user has given
+// by name, else its default.
+func (o option) value(texts map[string]string) (value, error) {
+	text, given := texts[o.name]
+	if other, ok := texts[o.alias]; ok && o.alias != "" {
+		if given {
+			return value{}, fmt.Errorf("%s and %s are the same option: give one of them", o.name, o.alias)
 		}
-		return other, nil
+		text, given = other, true
 	}
-	if !ok {
+	if !given {
 		text = o.initial
 	}
-	return text, nil
+	v, err := o.parse(text)
+	v.given = given
+	return v, err
 }
 
 func (o option) parse(text string) (value, error) {

@@ -32,7 +32,7 @@ var ovaFormat = format{
 	about:     "a virtual machine with the disk, as one file for VMware and VirtualBox",
 	options:   []option{adapterOption("lsilogic", "ide", "buslogic"), nameOption, uuidOption},
 	packs:     func(values) bool { return true },
-	pack:      func(src source, v values) (Packer, error) { return newOVA(src, v) },
+	pack:      func(src Disk, v values) (Packer, error) { return newOVA(src, v) },
 	full: func(size int64, v values) int64 {
 		disk := values{"subformat": {text: vmdkStreamType}}
 		o := &ova{v["name"].text, v["adapter_type"].text, vmdkDiskSize(size), nil}
@@ -40,7 +40,7 @@ var ovaFormat = format{
 	},
 }
 
-func newOVA(src source, v values) (*ova, error) {
+func newOVA(src Disk, v values) (*ova, error) {
 	disk := values{
 		"subformat":    {text: vmdkStreamType},
 		"adapter_type": v["adapter_type"],

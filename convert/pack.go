@@ -129,6 +129,25 @@ func allZeros(p []byte) bool {
 	return bytes.Equal(p, zeroBlock[:len(p)])
 }
 
+// compressor is a writer that can be used again and again.
+type compressor interface {
+	io.WriteCloser
+	Reset(w io.Writer)
+}
+
+// compressWith compresses with w, each time anew.
+func compressWith(w compressor) compress {
+	return func(dst, p []byte) ([]byte, error) {
+		out := sliceWriter(dst)
+		w.Reset(&out)
+		if _, err := w.Write(p); err != nil {
+			return nil, err
+		}
+		err := w.Close()
+		return out, err
+	}
+}
+
 // sliceWriter is an [io.Writer] that appends.
 type sliceWriter []byte
 

@@ -150,6 +150,31 @@ func TestPacked(t *testing.T) {
 	}
 }
 
+// TestPackedLarge packs sparse disks of more than 4 GiB and 2 TiB.
+func TestPackedLarge(t *testing.T) {
+	tool(t, "qemu-img")
+	for _, d := range largeDisks()[:3] {
+		if testing.Short() && d.disk.size > 2*tiB {
+			continue
+		}
+		t.Run(d.name, func(t *testing.T) {
+			dir := t.TempDir()
+			store(t, build(t, d.disk, "raw"), filepath.Join(dir, "disk.raw"))
+			for _, text := range packedSpecs {
+				file := pack(t, d.disk, text)
+				qemu, _, _ := strings.Cut(text, ",")
+				if qemu == "ova" {
+					qemu, file = "vmdk", checkOVA(t, file, d.disk.size)
+				}
+				path := filepath.Join(dir, "target")
+				writeFile(t, path, file)
+				checkWithQemuAs(t, dir, path, qemu, d.disk.size)
+				compareSome(t, dir, path, qemu, d.disk)
+			}
+		})
+	}
+}
+
 func writeFile(t testing.TB, path string, content []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -309,7 +334,7 @@ func TestPackedErrors(t *testing.T) {
 			t.Errorf("%s: after the end of its context Pack gives %v", text, err)
 		}
 	}
-	for _, text := range []string{"qcow2,compression=zstd,compat=0.10", "vmdk", "raw"} {
+	for _, text := range []string{"vmdk", "raw"} {
 		spec, err := ParseSpec(text)
 		if err != nil {
 			t.Fatal(err)
@@ -318,7 +343,7 @@ func TestPackedErrors(t *testing.T) {
 			t.Errorf("%s can be packed", text)
 		}
 	}
-	for _, text := range []string{"qcow2,compression=zstd,compression_type=zstd", "qcow2,compression=lz4", `vmdk,name=a"b`, "vmdk,name=", "vmdk,name=a/b"} {
+	for _, text := range []string{"qcow2,compression=zstd,compression_type=zstd", "qcow2,compression=zstd,compat=0.10", "qcow2,compression=lz4", `vmdk,name=a"b`, "vmdk,name=", "vmdk,name=a/b"} {
 		if spec, err := ParseSpec(text); err == nil {
 			t.Errorf("%+v is possible", spec)
 		}
@@ -378,6 +403,22 @@ func TestVMDKFlat(t *testing.T) {
 			store(t, data, filepath.Join(dir, "web-flat.vmdk"))
 			writeFile(t, filepath.Join(dir, "disk.raw"), d.disk.read(0, data.Size()))
 			run(t, dir, "qemu-img", "compare", "-f", "vmdk", "-F", "raw", "web.vmdk", "disk.raw")
+		})
+	}
+}
+
+func TestVMDKFlatLarge(t *testing.T) {
+	tool(t, "qemu-img")
+	for _, d := range largeDisks()[:3] {
+		t.Run(d.name, func(t *testing.T) {
+			dir := t.TempDir()
+			store(t, build(t, d.disk, "raw"), filepath.Join(dir, "disk.raw"))
+			target := build(t, d.disk, "vmdk,subformat=monolithicFlat")
+			store(t, target, filepath.Join(dir, "disk.vmdk"))
+			store(t, Companions(target)[0].Target, filepath.Join(dir, "disk-flat.vmdk"))
+			path := filepath.Join(dir, "disk.vmdk")
+			checkWithQemuAs(t, dir, path, "vmdk", GuestSize(target))
+			compareSome(t, dir, path, "vmdk", d.disk)
 		})
 	}
 }

@@ -37,9 +37,6 @@ func NewPacker(src Disk, spec Spec) (Packer, error) {
 	if src, err = growAsAsked(src, spec.VirtualSize); err != nil {
 		return nil, err
 	}
-	if src, err = growAsAsked(src, spec.VirtualSize); err != nil {
-		return nil, err
-	}
 	return f.pack(src, v)
 }
 

@@ -51,7 +51,16 @@ var qcow2Format = format{
 		{name: "compat", initial: "1.1", choices: []string{"0.10", "1.1", "v2", "v3"}, about: "0.10 or v2 for readers from before 2012"},
 		{name: "compression", alias: "compression_type", initial: "none", choices: []string{"none", "deflate", "zlib", "zstd"}},
 	},
-	layout: func(src source, v values) (Target, error) { return layoutQcow2(src, v) },
+	check: func(v values) *SpecError {
+		if v["compression"].text == "zstd" && qcow2Version(v) < 3 {
+			return &SpecError{
+				fmt.Errorf("compression=zstd is not possible with compat=%s", v["compat"].text),
+				"leave out compat, or use compression=deflate",
+			}
+		}
+		return nil
+	},
+	layout: func(src Disk, v values) (Target, error) { return layoutQcow2(src, v) },
 	packs:  isPackedQcow2,
 	pack:   newQcow2Packer,
 	full: func(size int64, v values) int64 {
@@ -61,7 +70,15 @@ var qcow2Format = format{
 	},
 }
 
-func layoutQcow2(src source, v values) (*qcow2, error) {
+// qcow2Version returns the version of the header.
+func qcow2Version(v values) int {
+	if compat := v["compat"].text; compat == "0.10" || compat == "v2" {
+		return 2
+	}
+	return 3
+}
+
+func layoutQcow2(src Disk, v values) (*qcow2, error) {
 	bits := log2(v["cluster_size"].bytes)
 	// refuse names the limit and the next larger clusters that pass it.
 	refuse := func(limit string, fit func(bits uint) bool) error {
@@ -87,13 +104,10 @@ func layoutQcow2(src source, v values) (*qcow2, error) {
 	}
 	t := &qcow2{
 		assembly: assembly{disk: roundUp(src.Size(), sectorSize), body: content},
-		version:  3,
+		version:  qcow2Version(v),
 		bits:     bits,
 		tables:   content.present.groups(bits - 3),
 		content:  content,
-	}
-	if compat := v["compat"].text; compat == "0.10" || compat == "v2" {
-		t.version = 2
 	}
 	t.qcow2Layout = placeQcow2(bits, t.tables.n, t.tables.count(), content.present.count())
 	if table := t.refBlocks - t.refTable; table > maxRefTable {

@@ -41,7 +41,7 @@ type qcow2Packer struct {
 // isPackedQcow2 says whether the values ask for compression.
 func isPackedQcow2(v values) bool { return v["compression"].text != "none" }
 
-func newQcow2Packer(src source, v values) (Packer, error) {
+func newQcow2Packer(src Disk, v values) (Packer, error) {
 	// A file without compression tells the limits.
 	plain, err := layoutQcow2(src, v)
 	if err != nil {
@@ -56,9 +56,6 @@ func newQcow2Packer(src source, v values) (Packer, error) {
 		codec:  newQcow2Deflate,
 	}
 	if v["compression"].text == "zstd" {
-		if p.header.version < 3 {
-			return nil, fmt.Errorf("target format qcow2: compression=zstd needs compat=1.1")
-		}
 		p.header.zstd = true
 		p.codec = newZstd
 	}
@@ -99,15 +96,7 @@ func newQcow2Deflate() (compress, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(dst, p []byte) ([]byte, error) {
-		out := sliceWriter(dst)
-		w.Reset(&out)
-		if _, err := w.Write(p); err != nil {
-			return nil, err
-		}
-		err := w.Close()
-		return out, err
-	}, nil
+	return compressWith(w), nil
 }
 
 func newZstd() (compress, error) {

@@ -211,7 +211,7 @@ func TestQcow2LimitSizes(t *testing.T) {
 
 // sizeOnly panics when it is asked for more than its size.
 type sizeOnly struct {
-	source
+	Disk
 	size int64
 }
 

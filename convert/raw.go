@@ -10,12 +10,12 @@ var rawFormat = format{
 	name:      "raw",
 	extension: ".raw",
 	about:     "the disk as it is",
-	layout:    func(src source, _ values) (Target, error) { return raw{src}, nil },
+	layout:    func(src Disk, _ values) (Target, error) { return raw{src}, nil },
 	full:      func(size int64, _ values) int64 { return size },
 }
 
 // raw is the guest's disk as it is: byte n of the file is byte n of the disk.
-type raw struct{ src source }
+type raw struct{ src Disk }
 
 func (r raw) Size() int64 { return r.src.Size() }
 

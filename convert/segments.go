@@ -4,7 +4,7 @@ import "flatimg/layers"
 
 // appendGuest appends the segments of [off, off+length) of the guest's disk,
 // with zeros where the range passes its end.
-func appendGuest(dst []layers.Segment, src source, off, length int64) ([]layers.Segment, error) {
+func appendGuest(dst []layers.Segment, src Disk, off, length int64) ([]layers.Segment, error) {
 	inside := min(length, max(0, src.Size()-off))
 	if inside > 0 {
 		var err error

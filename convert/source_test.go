@@ -135,7 +135,7 @@ func pattern(off, length int64) []byte {
 }
 
 // build returns the target of spec, which must be possible.
-func build(t testing.TB, src source, spec string) Target {
+func build(t testing.TB, src Disk, spec string) Target {
 	t.Helper()
 	s, err := ParseSpec(spec)
 	if err != nil {

@@ -94,19 +94,23 @@ func (s Spec) Packed() bool {
 	return err == nil && f.packs != nil && f.packs(v)
 }
 
-// ParseSpec parses and checks a format with its comma separated options.
+// ParseSpec parses and checks a format with its comma separated options. Its
+// errors are of type [*SpecError].
 func ParseSpec(s string) (Spec, error) {
 	name, rest, more := strings.Cut(s, ",")
+	malformed := func(format string, args ...any) error {
+		return &SpecError{fmt.Errorf("target format %q: "+format, append([]any{s}, args...)...), formatsHint}
+	}
 	spec := Spec{Format: name}
 	for more {
 		var field string
 		field, rest, more = strings.Cut(rest, ",")
 		option, value, ok := strings.Cut(field, "=")
 		if !ok {
-			return Spec{}, fmt.Errorf("target format %q: option %q has no value: write NAME=VALUE", s, field)
+			return Spec{}, malformed("option %q has no value: write NAME=VALUE", field)
 		}
 		if _, twice := spec.Options[option]; twice {
-			return Spec{}, fmt.Errorf("target format %q: option %s is given twice", s, option)
+			return Spec{}, malformed("option %s is given twice", option)
 		}
 		if spec.Options == nil {
 			spec.Options = make(map[string]string)
@@ -125,10 +129,18 @@ func ParseSpec(s string) (Spec, error) {
 func (s Spec) resolve() (format, values, error) {
 	f, err := formatNamed(s.Format)
 	if err != nil {
-		return format{}, nil, err
+		return format{}, nil, &SpecError{err, formatsHint}
 	}
 	v, err := f.values(s.Options)
-	return f, v, err
+	if err != nil {
+		return format{}, nil, &SpecError{fmt.Errorf("target format %s: %w", f.name, err), formatsHint}
+	}
+	if f.check != nil {
+		if err := f.check(v); err != nil {
+			return format{}, nil, &SpecError{fmt.Errorf("target format %s: %w", f.name, err), err.Help}
+		}
+	}
+	return f, v, nil
 }
 
 // Extension of the file name, with the dot: ".raw", ".qcow2". A spec that

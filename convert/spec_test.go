@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"errors"
 	"maps"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ func TestParseSpec(t *testing.T) {
 		{"qcow2", "qcow2", ".qcow2", nil},
 		{"qcow2,cluster_size=2M,compat=0.10", "qcow2", ".qcow2", map[string]string{"cluster_size": "2M", "compat": "0.10"}},
 		{"qcow2,cluster_size=512", "qcow2", ".qcow2", map[string]string{"cluster_size": "512"}},
+		{"vdi,static=on,subformat=static", "vdi", ".vdi", map[string]string{"static": "on", "subformat": "static"}},
 		{"qcow2,cluster_size=64K,compat=v3", "qcow2", ".qcow2", map[string]string{"cluster_size": "64K", "compat": "v3"}},
 	} {
 		s, err := ParseSpec(c.text)
@@ -32,6 +34,9 @@ func TestParseSpecErrors(t *testing.T) {
 		{"", "use one of raw, qcow2"},
 		{"qcow", "use one of raw, qcow2"},
 		{"QCOW2", "use one of raw, qcow2"},
+		{"qcow2,compression=zstd,compat=v2", "not possible with compat=v2"},
+		{"vdi,subformat=dynamic,static=on", "contradict each other"},
+		{"vdi,static=off,subformat=static", "contradict each other"},
 		{"raw,cluster_size=64k", "it has none at all"},
 		{"qcow2,", "write NAME=VALUE"},
 		{"qcow2,compat", "write NAME=VALUE"},
@@ -52,8 +57,19 @@ func TestParseSpecErrors(t *testing.T) {
 		{"qcow2,cluster_size=1kk", "power of two in 512..2M"},
 	} {
 		s, err := ParseSpec(c.text)
-		if err == nil || !strings.Contains(err.Error(), c.want) || s.Format != "" {
+		if _, ok := errors.AsType[*SpecError](err); !ok || !strings.Contains(err.Error(), c.want) || s.Format != "" {
 			t.Errorf("ParseSpec(%q) = %+v, %v, want an error with %q", c.text, s, err, c.want)
+		}
+	}
+}
+
+func TestFormatOf(t *testing.T) {
+	for file, want := range map[string]string{
+		"a.qcow2": "qcow2", "a/b.VPC": "vhd", "x.vhd": "vhd", "sftp://h/x.y.OVA": "ova", ".vdi": "vdi",
+		"": "", "qcow2": "", "a.img": "", "a.qcow2/b": "", "a.": "", "a.qcow2,compat=v2": "",
+	} {
+		if got := FormatOf(file); got != want {
+			t.Errorf("%q is of %q, want %q", file, got, want)
 		}
 	}
 }

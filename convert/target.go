@@ -31,8 +31,6 @@ type Disk interface {
 	Fingerprint() [32]byte
 }
 
-type source = Disk
-
 var _ = (Disk)((*layers.Image)(nil))
 
 // New lays a disk out in the format of spec. For compact formats this resolves

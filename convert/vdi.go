@@ -1,6 +1,9 @@
 package convert
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // Numbers of VirtualBox's VDICore.h, which is what there is of a specification.
 const (
@@ -55,7 +58,14 @@ var vdiFormat = format{
 		{name: "static", initial: "off", choices: onOff, about: "on is subformat=static"},
 		uuidOption,
 	},
-	layout: func(src source, v values) (Target, error) { return layoutVDI(src, v) },
+	check: func(v values) *SpecError {
+		subformat, static := v["subformat"], v["static"]
+		if subformat.given && static.given && (subformat.text == "static") != (static.text == "on") {
+			return &SpecError{fmt.Errorf("subformat=%s and static=%s contradict each other", subformat.text, static.text), "give one of them"}
+		}
+		return nil
+	},
+	layout: func(src Disk, v values) (Target, error) { return layoutVDI(src, v) },
 	full: func(size int64, _ values) int64 {
 		blocks := shiftUp(size, vdiBlockBits)
 		return vdiData(blocks) + blocks<<vdiBlockBits
@@ -65,7 +75,7 @@ var vdiFormat = format{
 // vdiData returns the offset in bytes of the image blocks.
 func vdiData(blocks int64) int64 { return roundUp(vdiMap+blocks*4, 1<<vdiBlockBits) }
 
-func layoutVDI(src source, v values) (*vdi, error) {
+func layoutVDI(src Disk, v values) (*vdi, error) {
 	if src.Size() > maxVDIDisk {
 		return nil, tooLarge("vdi", src.Size(), maxVDIDisk, "a block map that QEMU reads")
 	}

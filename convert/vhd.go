@@ -70,7 +70,7 @@ var vhdFormat = format{
 // vhdBlocksAt returns the offset in bytes of the blocks of a disk of that many.
 func vhdBlocksAt(blocks int64) int64 { return roundUp(vhdBAT+blocks*4, vhdAlign) }
 
-func layoutVHD(src source, v values) (Target, error) {
+func layoutVHD(src Disk, v values) (Target, error) {
 	if src.Size() > maxVHDDisk {
 		return nil, tooLarge("vhd", src.Size(), maxVHDDisk, "2^32 sectors, less what its blocks need")
 	}

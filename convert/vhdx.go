@@ -70,7 +70,7 @@ var vhdxFormat = format{
 		{name: "block_state_zero", initial: "on", choices: onOff, about: "absent blocks are marked as zeros; off: as not present"},
 		uuidOption,
 	},
-	layout: func(src source, v values) (Target, error) { return layoutVHDX(src, v) },
+	layout: func(src Disk, v values) (Target, error) { return layoutVHDX(src, v) },
 	full: func(size int64, v values) int64 {
 		disk := vhdxDisk(size)
 		bits := vhdxBlockBits(disk, v)
@@ -112,7 +112,7 @@ func vhdxBlocksAt(blocks int64, bits uint) int64 {
 	return vhdxBATAt + roundUp(vhdxBATEntries(blocks, bits)*8, vhdxUnit)
 }
 
-func layoutVHDX(src source, v values) (*vhdx, error) {
+func layoutVHDX(src Disk, v values) (*vhdx, error) {
 	if src.Size() > maxVHDXDisk {
 		return nil, tooLarge("vhdx", src.Size(), maxVHDXDisk, "its specification")
 	}

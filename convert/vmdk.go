@@ -29,7 +29,7 @@ var vmdkFormat = format{
 		nameOption,
 		uuidOption,
 	},
-	layout: func(src source, v values) (Target, error) {
+	layout: func(src Disk, v values) (Target, error) {
 		src = vmdkDisk(src)
 		if v["subformat"].text == vmdkFlatType {
 			return layoutVMDKFlat(src, v)
@@ -43,7 +43,7 @@ var vmdkFormat = format{
 		return nil
 	},
 	packs: func(v values) bool { return v["subformat"].text == vmdkStreamType },
-	pack:  func(src source, v values) (Packer, error) { return newVMDKStream(src, v) },
+	pack:  func(src Disk, v values) (Packer, error) { return newVMDKStream(src, v) },
 	full: func(size int64, v values) int64 {
 		data := shiftUp(size, grainBits)
 		size = vmdkDiskSize(size)
@@ -63,7 +63,7 @@ var vmdkFormat = format{
 // without an extent.
 func vmdkDiskSize(size int64) int64 { return max(sectorSize, roundUp(size, sectorSize)) }
 
-func vmdkDisk(src source) source { return grow(src, vmdkDiskSize(src.Size())) }
+func vmdkDisk(src Disk) Disk { return grow(src, vmdkDiskSize(src.Size())) }
 
 // adapterOption is the kind of disk controller that a descriptor names.
 func adapterOption(initial string, others ...string) option {

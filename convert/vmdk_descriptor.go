@@ -17,7 +17,7 @@ type vmdkDescriptor struct {
 }
 
 // newVMDKDescriptor describes what [vmdkDisk] returns.
-func newVMDKDescriptor(src source, v values, kind, file string) vmdkDescriptor {
+func newVMDKDescriptor(src Disk, v values, kind, file string) vmdkDescriptor {
 	id := newIdentity(src, "vmdk", v)
 	return vmdkDescriptor{src.Size(), v, kind, file, id.uuid("disk"), id.uuid("content")}
 }

@@ -13,7 +13,7 @@ type vmdkFlat struct {
 // vmdkFlatSuffix is that of the companion's name.
 const vmdkFlatSuffix = "-flat.vmdk"
 
-func layoutVMDKFlat(src source, v values) (Target, error) {
+func layoutVMDKFlat(src Disk, v values) (Target, error) {
 	text := newVMDKDescriptor(src, v, "FLAT", v["name"].text+vmdkFlatSuffix).String()
 	return vmdkFlat{text, raw{src}}, nil
 }

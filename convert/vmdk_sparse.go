@@ -79,14 +79,14 @@ func placeVMDK(grains int64) (l vmdkLayout) {
 	return l
 }
 
-func layoutVMDKSparse(src source, v values) (*vmdkSparse, error) {
+func layoutVMDKSparse(src Disk, v values) (*vmdkSparse, error) {
 	content, err := vmdkContent(src, v)
 	if err != nil {
 		return nil, err
 	}
 	t := &vmdkSparse{vmdkLayout: placeVMDK(content.present.n), content: content}
 	if size := t.data + content.size(); size > maxVMDKFile {
-		return nil, vmdkLimit(src, v, fmt.Sprintf("the file would take %s, of which grain tables address 2T", sizeText(size)))
+		return nil, vmdkLimit(src.Size(), v["subformat"].text, fmt.Sprintf("the file would take %s, of which grain tables address 2T", sizeText(size)))
 	}
 	descriptor := newVMDKDescriptor(src, v, "SPARSE", v["name"].text+vmdkExtension)
 	t.assembly = assembly{disk: descriptor.disk, head: t.metadata(descriptor), body: content}
@@ -94,19 +94,19 @@ func layoutVMDKSparse(src source, v values) (*vmdkSparse, error) {
 }
 
 // vmdkContent returns the grains of a disk that VMDK can hold.
-func vmdkContent(src source, v values) (*clusters, error) {
+func vmdkContent(src Disk, v values) (*clusters, error) {
 	if src.Size() > maxVMDKDisk {
-		return nil, vmdkLimit(src, v, fmt.Sprintf("at most %s are possible with a grain directory of 32M entries", sizeText(maxVMDKDisk)))
+		return nil, vmdkLimit(src.Size(), v["subformat"].text, fmt.Sprintf("at most %s are possible with a grain directory of 32M entries", sizeText(maxVMDKDisk)))
 	}
 	content, err := newClusters(src, grainBits)
 	if errors.Is(err, errFragmented) {
-		return nil, vmdkLimit(src, v, err.Error())
+		return nil, vmdkLimit(src.Size(), v["subformat"].text, err.Error())
 	}
 	return content, err
 }
 
-func vmdkLimit(src source, v values, limit string) error {
-	return &LimitError{Target: "vmdk,subformat=" + v["subformat"].text, Disk: src.Size(), Limit: limit, Fits: "qcow2,cluster_size=2M"}
+func vmdkLimit(disk int64, subformat, limit string) error {
+	return &LimitError{Target: "vmdk,subformat=" + subformat, Disk: disk, Limit: limit, Fits: "qcow2,cluster_size=2M"}
 }
 
 // header makes the SparseExtentHeader for a disk of size bytes.

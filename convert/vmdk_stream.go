@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/zlib"
@@ -38,7 +37,7 @@ type vmdkStream struct {
 // vmdkStreamHead is the size in bytes of what is before the grains.
 const vmdkStreamHead = 1 << grainBits
 
-func newVMDKStream(src source, v values) (*vmdkStream, error) {
+func newVMDKStream(src Disk, v values) (*vmdkStream, error) {
 	src = vmdkDisk(src)
 	content, err := vmdkContent(src, v)
 	if err != nil {
@@ -79,6 +78,7 @@ func (s *vmdkStream) Pack(ctx context.Context, w io.WriterAt, done func(int64)) 
 func (s *vmdkStream) stream(ctx context.Context, w io.Writer, done func(int64)) (int64, error) {
 	out := &vmdkWriter{
 		w:         bufio.NewWriterSize(w, batchSize),
+		disk:      s.descriptor.disk,
 		directory: make([]byte, roundUp(shiftUp(s.content.present.n, grainTableBits)*4, sectorSize)),
 		table:     -1,
 	}
@@ -99,22 +99,12 @@ func (s *vmdkStream) stream(ctx context.Context, w io.Writer, done func(int64)) 
 	return out.at, out.w.Flush()
 }
 
-func newZlib() (compress, error) {
-	w := zlib.NewWriter(nil)
-	return func(dst, p []byte) ([]byte, error) {
-		out := sliceWriter(dst)
-		w.Reset(&out)
-		if _, err := w.Write(p); err != nil {
-			return nil, err
-		}
-		err := w.Close()
-		return out, err
-	}, nil
-}
+func newZlib() (compress, error) { return compressWith(zlib.NewWriter(nil)), nil }
 
 // vmdkWriter writes the parts of a stream, each filled up to a sector.
 type vmdkWriter struct {
 	w         *bufio.Writer
+	disk      int64  // virtual size in bytes
 	at        int64  // bytes written
 	directory []byte // grain directory
 	grains    [grainTableBytes]byte
@@ -134,7 +124,7 @@ func (w *vmdkWriter) write(a, b []byte, unit int64) error {
 // sector returns the next one's number, if grain tables can hold it.
 func (w *vmdkWriter) sector() (uint32, error) {
 	if w.at >= maxVMDKFile {
-		return 0, fmt.Errorf("target format vmdk,subformat=%s: the file passes %s, which is all that grain tables address", vmdkStreamType, sizeText(maxVMDKFile))
+		return 0, vmdkLimit(w.disk, vmdkStreamType, "the file passes the 2T that grain tables address")
 	}
 	return uint32(w.at / sectorSize), nil
 }

@@ -41,17 +41,16 @@ type catalog struct {
 	directIO bool
 	zeroFile int                // reads as zeros; -1: there is none
 	requests chan chan struct{} // closed when a scan that began later is done
-
-	// old are images to which no name leads, but which may still be open. Used
-	// by one refresh at a time.
-	old []*flatImage
+	soon     chan struct{}      // asks for a scan that nobody waits for
 
 	// Protected by mu.
 	mu     sync.Mutex
 	views  map[string]*viewNode
 	images map[imageKey]*flatImage // those that a name leads to
-	inos   map[string]uint64       // of all names there ever were
-	made   uint64                  // number of nodes made so far
+	// old are images to which no name leads, but which may still be open.
+	old  []*flatImage
+	inos map[string]uint64 // of all names there ever were
+	made uint64            // number of nodes made so far
 	// problems are why images are not shown, by path.
 	problems map[string]error
 	changed  time.Time // when names last changed
@@ -79,15 +78,23 @@ func newCatalog(o Options) *catalog {
 		attr:     newOwnership(o.AllowOther),
 		directIO: o.DirectIO,
 		requests: make(chan chan struct{}),
+		soon:     make(chan struct{}, 1),
 		views:    make(map[string]*viewNode),
 		inos:     make(map[string]uint64),
 		problems: make(map[string]error),
 	}
 }
 
-// run scans until ctx is done. It calls dropped with views that the kernel
-// knows and whose names do not lead to them any more.
-func (c *catalog) run(ctx context.Context, dropped func([]*viewNode)) {
+// outdated are views of which the kernel must drop what it knows.
+type outdated struct {
+	// names do not lead to these views any more.
+	names []*viewNode
+	// contents of these may be a mix of two states.
+	contents []*viewNode
+}
+
+// run scans until ctx is done. It calls drop with what is outdated.
+func (c *catalog) run(ctx context.Context, drop func(outdated)) {
 	pause := pollEvery
 	for {
 		var waiting []chan struct{}
@@ -95,6 +102,7 @@ func (c *catalog) run(ctx context.Context, dropped func([]*viewNode)) {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
+		case <-c.soon:
 		case done := <-c.requests:
 			waiting = append(waiting, done)
 		}
@@ -107,12 +115,12 @@ func (c *catalog) run(ctx context.Context, dropped func([]*viewNode)) {
 			}
 		}
 		began := time.Now()
-		views := c.refresh()
+		old := c.refresh()
 		for _, done := range waiting {
 			close(done)
 		}
-		if len(views) > 0 {
-			dropped(views)
+		if len(old.names)+len(old.contents) > 0 {
+			drop(old)
 		}
 		pause = max(pollEvery, pollShare*time.Since(began))
 	}
@@ -133,9 +141,17 @@ func (c *catalog) wait(ctx context.Context) {
 	}
 }
 
-// refresh scans the sources and takes over what has changed. It returns views
-// that the kernel knows and whose names do not lead to them any more.
-func (c *catalog) refresh() []*viewNode {
+// hurry makes the next scan begin soon.
+func (c *catalog) hurry() {
+	select {
+	case c.soon <- struct{}{}:
+	default:
+	}
+}
+
+// refresh scans the sources and takes over what has changed. It returns what
+// the kernel does not know of that yet.
+func (c *catalog) refresh() outdated {
 	found, problems := c.scanner.scan()
 	wanted, unnamed := c.plan(found)
 	maps.Copy(problems, unnamed)
@@ -143,18 +159,43 @@ func (c *catalog) refresh() []*viewNode {
 	c.mu.Lock()
 	c.logProblems(problems)
 	c.problems = problems
-	views, detached := c.replace(wanted)
-	current := slices.Collect(maps.Values(c.images))
+	names, detached := c.replace(wanted)
+	c.old = append(c.old, detached...)
+	all := c.allImages()
 	c.mu.Unlock()
 
-	// Without mu, as an image may be busy opening.
+	// Without mu, as a file may be on a slow disk.
 	for _, image := range detached {
 		image.detach()
 	}
-	for _, image := range current {
-		image.check()
+	all = slices.DeleteFunc(all, func(image *flatImage) bool { return !image.check() })
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.old = slices.DeleteFunc(c.old, func(image *flatImage) bool { return !image.isOpen() })
+	return outdated{names, spoil(all)}
+}
+
+// allImages returns those that a name leads to and the old ones.
+func (c *catalog) allImages() []*flatImage {
+	return slices.AppendSeq(slices.Clone(c.old), maps.Values(c.images))
+}
+
+// spoil returns the views that the kernel knows of images that have changed. It
+// does so once for each.
+func spoil(changed []*flatImage) []*viewNode {
+	var views []*viewNode
+	for _, image := range changed {
+		if image.spoiled {
+			continue
+		}
+		image.spoiled = true
+		for _, v := range image.views {
+			if v.shown {
+				views = append(views, v)
+			}
+		}
 	}
-	c.old = slices.DeleteFunc(append(c.old, detached...), func(image *flatImage) bool { return !image.check() })
 	return views
 }
 
@@ -253,6 +294,7 @@ func (c *catalog) replace(wanted map[string]plannedView) (dropped []*viewNode, d
 			options := w.key.chain.options
 			options.Snapshot = w.key.snapshot
 			image = &flatImage{chain: w.key.chain, options: options, formats: c.formats, log: c.log}
+			c.logWriters(w.key.chain)
 		}
 		images[w.key] = image
 		if v := c.views[name]; v != nil && v.image == image && v.format == w.format && v.file == w.file {
@@ -260,11 +302,15 @@ func (c *catalog) replace(wanted map[string]plannedView) (dropped []*viewNode, d
 			continue
 		}
 		views[name] = c.newView(name, image, w)
+		c.log.Debug("a view appears, or has changed", "view", name, "image", w.key)
 		c.changed = time.Now()
 	}
 	for name, v := range c.views {
 		if views[name] == v {
 			continue
+		}
+		if views[name] == nil {
+			c.log.Debug("a view is gone", "view", name)
 		}
 		c.changed = time.Now()
 		if v.shown {
@@ -290,6 +336,7 @@ func (c *catalog) newView(name string, image *flatImage, w plannedView) *viewNod
 	}
 	c.made++
 	v := &viewNode{catalog: c, name: name, ino: ino, generation: c.made, image: image, key: w.key, format: w.format, file: w.file}
+	image.views = append(image.views, v)
 	v.size.Store(-1)
 	v.allocated.Store(-1)
 	if c.formats[w.format].Format == "raw" {
@@ -322,8 +369,23 @@ func (c *catalog) list() ([]*viewNode, time.Time) {
 func (c *catalog) note(v *viewNode, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil && (v.failure == nil || v.failure.Error() != err.Error()) {
-		c.log.Error("a view can't be read", "view", v.name, "err", err)
+	isNew := err != nil && (v.failure == nil || v.failure.Error() != err.Error())
+	// That a file has changed is logged where it is seen.
+	if isNew && !errors.Is(err, errChanged) {
+		c.log.Error("a view can't be read", "view", v.name, "image", v.key, "err", err)
 	}
 	v.failure = err
+	if err != nil {
+		v.failures++
+		v.lastError = err
+	}
+}
+
+// logWriters says which layers of an image change while they are read.
+func (c *catalog) logWriters(chain *chain) {
+	for _, l := range chain.layers {
+		if l.hasWriter {
+			c.log.Warn("another process writes to a layer: what is read may be a mix of states", "image", chain.path, "layer", l.path)
+		}
+	}
 }

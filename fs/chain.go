@@ -16,7 +16,8 @@ type chain struct {
 	// top is the state of the file at path, zero if there is none.
 	top fingerprint
 	// err says why the image can't be shown. The rest is valid without it.
-	err     error
+	err error
+	// checked is when it was examined; used by the scanner only.
 	checked time.Time
 
 	// files are all files of all volumes, base first.
@@ -31,15 +32,29 @@ type chain struct {
 // chainLayer is a volume of a chain.
 type chainLayer struct {
 	path, format string
+	// hasWriter: another process writes to it.
+	hasWriter bool
 }
 
 // chainFile is a file that a chain has its data in.
 type chainFile struct {
 	path  string
 	state fingerprint
+	// hasWriter is that of its layer. Its state then says nothing.
+	hasWriter bool
 }
 
-// examineChain opens the image at path to see whether it can be shown.
+// sameAs says whether two looks at a file have found nothing that spoils what
+// was read from it.
+func (f chainFile) sameAs(now chainFile) bool {
+	if f.hasWriter || now.hasWriter {
+		return f.path == now.path && f.state.id == now.state.id
+	}
+	return f == now
+}
+
+// examineChain opens the image at path to see whether it can be shown. It keeps
+// nobody from writing to it: a virtual machine may start at this moment.
 // refuseDev is a device on which no file of it may lie; 0: none.
 func examineChain(path string, options layers.Options, refuseDev uint64) *chain {
 	c := &chain{path: path, options: options, checked: time.Now()}
@@ -54,6 +69,7 @@ func examineChain(path string, options layers.Options, refuseDev uint64) *chain 
 		c.err = sourceError{fmt.Errorf("%s: %s lies in this mount, which can't show itself", path, inside)}
 		return c
 	}
+	options.Peek = true
 	im, err := layers.Open(path, options)
 	if err != nil {
 		c.err = err
@@ -65,7 +81,7 @@ func examineChain(path string, options layers.Options, refuseDev uint64) *chain 
 		return c
 	}
 	for _, l := range im.Layers() {
-		c.layers = append(c.layers, chainLayer{l.Path, l.Format()})
+		c.layers = append(c.layers, chainLayer{l.Path, l.Format(), l.HasWriter})
 	}
 	c.size, c.modTime = im.Size(), im.ModTime()
 	volumes := im.Layers()
@@ -105,20 +121,41 @@ func chainFiles(im *layers.Image) ([]chainFile, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", f.Path(), err)
 			}
-			files = append(files, chainFile{f.Path(), state})
+			files = append(files, chainFile{f.Path(), state, l.HasWriter})
 		}
 	}
 	return files, nil
 }
 
-// upToDate says whether the paths still lead to the files in their states.
+// upToDate says whether what is known can be kept. What another process has to
+// do with the image is looked at again now and then.
 func (c *chain) upToDate() bool {
+	isRecent := time.Since(c.checked) < retryAfter
 	if c.err != nil {
 		top, _ := statPath(c.path)
-		return top == c.top && time.Since(c.checked) < retryAfter
+		return top == c.top && isRecent
 	}
+	return c.isCurrent() && (isRecent || !c.hasWriter())
+}
+
+// isCurrent says whether the paths still lead to the files in their states.
+func (c *chain) isCurrent() bool {
 	return !slices.ContainsFunc(c.files, func(f chainFile) bool {
 		state, err := statPath(f.path)
-		return err != nil || state != f.state
+		return err != nil || !f.sameAs(chainFile{f.path, state, f.hasWriter})
 	})
+}
+
+// hasWriter says whether another process writes to a layer.
+func (c *chain) hasWriter() bool {
+	return slices.ContainsFunc(c.layers, func(l chainLayer) bool { return l.hasWriter })
+}
+
+// sameAs says whether c, a chain that had a writer, is shown as it is now when
+// now is what another look has found.
+func (c *chain) sameAs(now *chain) bool {
+	return c.err == nil && now.err == nil && c.size == now.size &&
+		slices.Equal(c.layers, now.layers) &&
+		slices.EqualFunc(c.files, now.files, chainFile.sameAs) &&
+		slices.Equal(c.snapshots, now.snapshots)
 }

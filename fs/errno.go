@@ -8,10 +8,6 @@ import (
 	"flatimg/layers"
 )
 
-// errChanged is wrapped by errors about a volume that was changed while views
-// of it were open.
-var errChanged = errors.New("changed while it was mounted")
-
 // sourceError marks an error as one that lies in a source image, for the
 // command's exit code, and leaves its text alone.
 type sourceError struct{ err error }

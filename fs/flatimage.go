@@ -1,7 +1,7 @@
 package fs
 
 import (
-	"fmt"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -26,19 +26,32 @@ type flatImage struct {
 	formats []convert.Spec
 	log     *slog.Logger
 
-	// stale is set together with changed, for readers, who take no lock.
-	stale atomic.Bool
-
-	// Protected by mu.
-	mu      sync.Mutex
-	users   int
-	im      *layers.Image
-	targets map[targetKey]*lazyTarget // while im is open
-	idle    *time.Timer
+	// changed is the error after a file was overwritten in place: from then on
+	// all uses are errors. For readers, who take no lock.
+	changed atomic.Pointer[changeError]
 	// detached: no name leads here any more.
-	detached bool
-	// changed is the error after a file was overwritten in place.
-	changed error
+	detached atomic.Bool
+	// current is set while the image is open.
+	current atomic.Pointer[openImage]
+	// past are the statistics of when it was open before.
+	past atomic.Pointer[imageStats]
+
+	// Protected by mu, which is held while the image is being opened.
+	mu    sync.Mutex
+	users int
+	idle  *time.Timer
+
+	// Protected by catalog.mu.
+	views []*viewNode // all that there ever were
+	// spoiled: the kernel was told to drop what it has cached of the views.
+	spoiled bool
+}
+
+// openImage is an image while it is open.
+type openImage struct {
+	*layers.Image
+	watch   *watch
+	targets map[targetKey]*lazyTarget // protected by flatImage.mu
 }
 
 // targetKey names a target of an image.
@@ -58,57 +71,66 @@ type lazyTarget struct {
 // acquire returns the image in the format with the given index, as a file of
 // that name. The caller must call release when it does not use the target any
 // more.
-func (f *flatImage) acquire(format int, name string) (convert.Target, error) {
+func (f *flatImage) acquire(format int, name string) (convert.Target, *openImage, error) {
 	spec := f.formats[format].Named(name)
 	lazy, im, err := f.use(targetKey{format, spec.Options["name"]})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	lazy.once.Do(func() { lazy.target, lazy.err = convert.New(im, spec) })
-	if lazy.err != nil {
+	// Before the layout, for an image that was open already, and after it, as
+	// it reads metadata.
+	err = f.verify(im.watch.verifyAll())
+	if err == nil {
+		lazy.once.Do(func() { lazy.target, lazy.err = convert.New(im.Image, spec) })
+		if err = f.verify(im.watch.verifyAll()); err == nil {
+			err = lazy.err
+		}
+	}
+	if err != nil {
 		f.release()
-		return nil, lazy.err
+		return nil, nil, err
 	}
-	return lazy.target, nil
+	return lazy.target, im, nil
 }
 
 // use opens the image unless it is open and counts one more user.
-func (f *flatImage) use(key targetKey) (*lazyTarget, *layers.Image, error) {
+func (f *flatImage) use(key targetKey) (*lazyTarget, *openImage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.changed != nil {
-		return nil, nil, f.changed
+	if err := f.changed.Load(); err != nil {
+		return nil, nil, err
 	}
-	if f.im == nil {
-		im, err := f.open()
-		if err != nil {
+	im := f.current.Load()
+	if im == nil {
+		var err error
+		if im, err = f.open(); err != nil {
 			return nil, nil, err
 		}
-		f.im = im
-		f.targets = make(map[targetKey]*lazyTarget)
+		f.current.Store(im)
 	}
-	if f.targets[key] == nil {
-		f.targets[key] = new(lazyTarget)
+	if im.targets[key] == nil {
+		im.targets[key] = new(lazyTarget)
 	}
 	f.users++
-	return f.targets[key], f.im, nil
+	return im.targets[key], im, nil
 }
 
 // open opens the image in the state that the chain was found in.
-func (f *flatImage) open() (*layers.Image, error) {
+func (f *flatImage) open() (*openImage, error) {
 	im, err := layers.Open(f.chain.path, f.options)
 	if err != nil {
 		return nil, err
 	}
 	files, err := chainFiles(im)
-	if err == nil && !slices.Equal(files, f.chain.files) {
-		err = fmt.Errorf("%s or a volume below it has %w", f.chain.path, errChanged)
+	if err == nil && !slices.EqualFunc(f.chain.files, files, chainFile.sameAs) {
+		err = &changeError{image: f.chain.path, file: "one of its files", seen: time.Now(), err: errChanged}
 	}
 	if err != nil {
 		im.Close()
 		return nil, err
 	}
-	return im, nil
+	f.log.Debug("opened an image", "image", f.chain.path, "layers", len(f.chain.layers))
+	return &openImage{im, newWatch(f.chain.path, im, files), make(map[targetKey]*lazyTarget)}, nil
 }
 
 // release ends a use.
@@ -119,7 +141,8 @@ func (f *flatImage) release() {
 	if f.users > 0 {
 		return
 	}
-	if f.detached {
+	// What a writer changes is read anew by the next user.
+	if f.detached.Load() || f.chain.hasWriter() {
 		f.close()
 		return
 	}
@@ -139,12 +162,16 @@ func (f *flatImage) closeIdle() {
 	}
 }
 
-// detach makes the image close as soon as nobody uses it.
+// detach makes the image close as soon as nobody uses it. It does not wait for
+// one that is being opened, whose user will find it detached.
 func (f *flatImage) detach() {
-	f.mu.Lock()
-	f.detached = true
-	f.mu.Unlock()
-	f.closeIdle()
+	f.detached.Store(true)
+	if f.mu.TryLock() {
+		defer f.mu.Unlock()
+		if f.users == 0 {
+			f.close()
+		}
+	}
 }
 
 // close must be called with mu held.
@@ -152,34 +179,71 @@ func (f *flatImage) close() {
 	if f.idle != nil {
 		f.idle.Stop()
 	}
-	if f.im == nil {
+	stats := f.stats()
+	im := f.current.Swap(nil)
+	if im == nil {
 		return
 	}
-	if err := f.im.Close(); err != nil {
-		f.log.Warn("closing an image", "path", f.chain.path, "err", err)
+	stats.Map.Entries, stats.Map.Bytes = 0, 0
+	stats.Clusters.Entries, stats.Clusters.Bytes = 0, 0
+	f.past.Store(&stats)
+	if err := im.Close(); err != nil {
+		f.log.Warn("closing an image", "image", f.chain.path, "err", err)
 	}
-	f.im, f.targets = nil, nil
+	f.log.Debug("closed an image", "image", f.chain.path)
 }
 
-// check looks whether a file of the open image was overwritten in place; from
-// then on all uses are errors. It returns whether the image is open.
+// isOpen says whether the image is open.
+func (f *flatImage) isOpen() bool { return f.current.Load() != nil }
+
+// check looks whether a file of the open image was overwritten in place. Its
+// result says whether one was, now or before.
 func (f *flatImage) check() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.im == nil || f.changed != nil {
-		return f.im != nil
-	}
-	files, err := chainFiles(f.im)
-	for i, file := range files {
-		if !f.chain.files[i].state.sameData(file.state) {
-			err = fmt.Errorf("%s: %s has %w", f.chain.path, file.path, errChanged)
-			break
+	if f.changed.Load() == nil && f.mu.TryLock() {
+		defer f.mu.Unlock() // so that nobody closes it meanwhile
+		if im := f.current.Load(); im != nil {
+			f.verify(im.watch.verifyAll())
 		}
 	}
-	if err != nil {
-		f.changed = err
-		f.stale.Store(true)
-		f.log.Error("who has the image open gets errors", "err", err)
+	return f.changed.Load() != nil
+}
+
+// verify remembers and logs err, a result of a watch, if it is the first.
+func (f *flatImage) verify(err error) error {
+	if err == nil {
+		return nil
 	}
-	return true
+	changed, ok := errors.AsType[*changeError](err)
+	if !ok {
+		return err
+	}
+	if f.changed.CompareAndSwap(nil, changed) {
+		f.log.Error("who has the image open gets errors", "image", changed.image, "layer", changed.layer, "err", changed)
+	}
+	return f.changed.Load()
+}
+
+// imageStats are the statistics of an image.
+type imageStats struct {
+	// Map is about the regions of 64 MiB of the offset map, Clusters about
+	// inflated clusters.
+	Map      layers.CacheStats `json:"map"`
+	Clusters layers.CacheStats `json:"clusters"`
+}
+
+// stats of the image since it is known. It takes no lock.
+func (f *flatImage) stats() imageStats {
+	var s imageStats
+	if past := f.past.Load(); past != nil {
+		s = *past
+	}
+	if im := f.current.Load(); im != nil {
+		maps, clusters := im.Stats()
+		s.Map, s.Clusters = sum(s.Map, maps), sum(s.Clusters, clusters)
+	}
+	return s
+}
+
+func sum(a, b layers.CacheStats) layers.CacheStats {
+	return layers.CacheStats{Hits: a.Hits + b.Hits, Misses: a.Misses + b.Misses, Entries: a.Entries + b.Entries, Bytes: a.Bytes + b.Bytes}
 }

@@ -18,6 +18,7 @@ type viewHandle struct {
 	view   *viewNode
 	target convert.Target
 	size   int64 // of target, in bytes
+	watch  *watch
 }
 
 var _ = (gofs.FileReleaser)((*viewHandle)(nil))
@@ -35,8 +36,8 @@ var _ = (gofs.FileReader)((*viewHandle)(nil))
 
 // Read answers with the segments of the range.
 func (h *viewHandle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	if h.view.image.stale.Load() {
-		return nil, syscall.EIO
+	if err := h.view.image.changed.Load(); err != nil {
+		return nil, h.fail(err)
 	}
 	n := min(int64(len(dest)), h.size-off)
 	if n <= 0 {
@@ -54,7 +55,24 @@ func (h *viewHandle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadR
 	if err != nil {
 		return nil, h.fail(err)
 	}
+	if err := h.verify(segments); err != nil {
+		result.Done()
+		return nil, h.fail(err)
+	}
+	h.view.reads.Add(1)
+	h.view.bytesRead.Add(n)
 	return result, 0
+}
+
+// verify says whether what was read for the segments is of the state in which
+// the image was opened.
+func (h *viewHandle) verify(segments []layers.Segment) error {
+	err := h.watch.verify(segments)
+	if err != nil {
+		err = h.view.image.verify(err)
+		h.view.catalog.hurry()
+	}
+	return err
 }
 
 var _ = (gofs.FileFsyncer)((*viewHandle)(nil))
@@ -72,6 +90,9 @@ func (h *viewHandle) Lseek(_ context.Context, off uint64, whence uint32) (uint64
 	at := int64(off)
 	for {
 		start, end, err := convert.NextData(h.target, at)
+		if changed := h.verify(nil); changed != nil {
+			err = changed
+		}
 		switch {
 		case err != nil:
 			return 0, h.fail(err)
@@ -88,8 +109,12 @@ func (h *viewHandle) Lseek(_ context.Context, off uint64, whence uint32) (uint64
 	}
 }
 
-// fail remembers and logs err and returns what the kernel is told.
+// fail remembers and logs err and returns what the kernel is told. What looks
+// like a broken image may be one that changes.
 func (h *viewHandle) fail(err error) syscall.Errno {
+	if changed := h.view.image.verify(h.watch.verifyAll()); changed != nil {
+		err = changed
+	}
 	h.view.catalog.note(h.view, err)
 	return toErrno(err)
 }

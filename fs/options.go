@@ -51,6 +51,10 @@ func (o *Options) validate() error {
 	if o.Layers.AllowDirs, err = absolute(o.Layers.AllowDirs); err != nil {
 		return err
 	}
+	if o.Layers.Cache == nil {
+		// One for all images, not one for each.
+		o.Layers.Cache = layers.NewCache(0, 0)
+	}
 	if len(o.Formats) == 0 {
 		o.Formats = []convert.Spec{{Format: "raw"}}
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flatimg/layers"
+	"flatimg/layers/volume"
 )
 
 const (
@@ -135,7 +136,7 @@ func (c *catalog) fromPipe(segments []layers.Segment, n int64) (fuse.ReadResult,
 func (c *catalog) load(pipe *splice.Pair, s layers.Segment) error {
 	switch s.Origin {
 	case layers.InFile:
-		return loadFile(pipe, s.File.Fd(), s.Offset, s.Length, s.File.Path())
+		return s.Fault(loadFile(pipe, s.File.Fd(), s.Offset, s.Length, s.File.Path()))
 	case layers.Zeros:
 		return loadFile(pipe, c.zeroFile, 0, s.Length, "zeros")
 	case layers.InCluster:
@@ -155,9 +156,9 @@ func loadFile(pipe *splice.Pair, fd int, off, length int64, path string) error {
 		case err == unix.EINTR:
 			continue
 		case err != nil:
-			return fmt.Errorf("%s: splice %d bytes at offset %#x: %w", path, length, off, err)
+			return &volume.ReadError{Path: path, Offset: off, Length: int(length), Err: err}
 		case n == 0:
-			return fmt.Errorf("%s: splice %d bytes at offset %#x: %w", path, length, off, io.ErrUnexpectedEOF)
+			return &volume.ReadError{Path: path, Offset: off, Length: int(length), Err: io.ErrUnexpectedEOF}
 		}
 		off, length = off+int64(n), length-int64(n)
 	}

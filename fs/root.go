@@ -34,8 +34,8 @@ func (r *rootNode) OnAdd(ctx context.Context) {
 
 var _ = (gofs.NodeLookuper)((*rootNode)(nil))
 
-// Lookup scans the sources for a name that is not there, so that an image can
-// be read as soon as it is copied to its source.
+// Lookup scans the sources for a name that is not there or leads to an old
+// state, so that an image can be read as soon as it is copied to its source.
 func (r *rootNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	if name == controlName {
 		r.control.fill(&out.Attr)
@@ -44,7 +44,7 @@ func (r *rootNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) 
 		return r.control.EmbeddedInode(), 0
 	}
 	v := r.catalog.lookup(name)
-	if v == nil {
+	if v == nil || v.image.changed.Load() != nil || !v.image.chain.isCurrent() {
 		r.catalog.wait(ctx)
 		if v = r.catalog.lookup(name); v == nil {
 			return nil, syscall.ENOENT
@@ -105,16 +105,18 @@ func (r *rootNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno 
 	return 0
 }
 
-// drop tells the kernel that names do not lead to these views any more. It
-// waits for lookups to end; see the package's documentation on deadlocks.
-func (r *rootNode) drop(views []*viewNode) {
-	for _, v := range views {
+// drop makes the kernel drop what is outdated. It waits for lookups and reads to
+// end; see the package's documentation on deadlocks.
+func (r *rootNode) drop(old outdated) {
+	for _, v := range old.contents {
+		v.NotifyContent(0, 0)
+	}
+	for _, v := range old.names {
 		// ENOENT says that the kernel has forgotten the name by itself.
 		r.NotifyEntry(v.name)
-		if v.image.stale.Load() {
-			v.NotifyContent(0, 0)
-		}
 	}
-	const onlyAttributes = -1
-	r.NotifyContent(onlyAttributes, 0)
+	if len(old.names) > 0 {
+		const onlyAttributes = -1
+		r.NotifyContent(onlyAttributes, 0)
+	}
 }

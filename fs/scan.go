@@ -267,9 +267,14 @@ func findTops(candidates []candidate, fileIDs func(candidate) []fileID) []candid
 // again if one of its files has changed.
 func (s *scanner) chain(path string, options layers.Options) *chain {
 	c := s.chains[path]
-	if c == nil || c.options.Format != options.Format || !c.upToDate() {
-		c = examineChain(path, options, s.refuseDev)
-		s.chains[path] = c
+	if c != nil && c.options.Format == options.Format && c.upToDate() {
+		return c
 	}
-	return c
+	found := examineChain(path, options, s.refuseDev)
+	if c != nil && c.options.Format == options.Format && c.hasWriter() && c.sameAs(found) {
+		c.checked = found.checked
+		return c
+	}
+	s.chains[path] = found
+	return found
 }

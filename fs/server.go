@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +26,7 @@ type Server struct {
 	log        *slog.Logger
 	stop       context.CancelFunc
 	workers    sync.WaitGroup
+	status     func() Status
 	done       chan struct{}
 }
 
@@ -50,7 +50,8 @@ func Mount(dir string, o Options) (*Server, error) {
 
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{mountpoint: dir, catalog: c, log: o.Log, stop: stop, done: make(chan struct{})}
-	root := &rootNode{catalog: c, control: newControl(c, dir, o)}
+	s.status = func() Status { return c.status(dir, o) }
+	root := &rootNode{catalog: c, control: newControl(c, s.status)}
 	s.fuse, err = fuse.NewServer(gofs.NewNodeFS(root, fsOptions()), dir, mountOptions(o))
 	if err != nil {
 		stop()
@@ -83,11 +84,11 @@ func (s *Server) serve() {
 
 // startWorkers starts scanning, and telling the kernel what has changed.
 func (s *Server) startWorkers(ctx context.Context, root *rootNode) {
-	dropped := make(chan []*viewNode, 64)
+	dropped := make(chan outdated, 64)
 	s.workers.Go(func() {
-		s.catalog.run(ctx, func(views []*viewNode) {
+		s.catalog.run(ctx, func(old outdated) {
 			select {
-			case dropped <- views:
+			case dropped <- old:
 			case <-ctx.Done():
 			}
 		})
@@ -95,14 +96,17 @@ func (s *Server) startWorkers(ctx context.Context, root *rootNode) {
 	s.workers.Go(func() {
 		for {
 			select {
-			case views := <-dropped:
-				root.drop(views)
+			case old := <-dropped:
+				root.drop(old)
 			case <-ctx.Done():
 				return
 			}
 		}
 	})
 }
+
+// Status returns what the mount tells about itself.
+func (s *Server) Status() Status { return s.status() }
 
 // Done is closed when the file system is unmounted and all is closed.
 func (s *Server) Done() <-chan struct{} { return s.done }
@@ -150,8 +154,11 @@ func mountOptions(o Options) *fuse.MountOptions {
 		DirectMountStrict: os.Geteuid() == 0,
 		DirectMountFlags:  unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV,
 	}
+	if o.AllowOther && !slices.Contains(o.Flags, checkModes) {
+		m.Options = append(m.Options, checkModes)
+	}
 	if !m.DirectMountStrict {
-		m.Options = append(slices.Clone(o.Flags), "ro")
+		m.Options = append(append(m.Options, o.Flags...), "ro")
 		return m
 	}
 	// The system call takes some options as bits.
@@ -164,6 +171,9 @@ func mountOptions(o Options) *fuse.MountOptions {
 	}
 	return m
 }
+
+// checkModes makes the kernel check the permission bits of nodes (fuse(8)).
+const checkModes = "default_permissions"
 
 // mountFlags are mount options that are bits of mount(2).
 var mountFlags = map[string]uintptr{
@@ -193,7 +203,7 @@ func (c *catalog) refuse(dev uint64) { c.scanner.refuseDev = dev }
 // unmount that was not forced.
 func (c *catalog) close() {
 	c.mu.Lock()
-	images := append(slices.Collect(maps.Values(c.images)), c.old...)
+	images := c.allImages()
 	c.mu.Unlock()
 	for _, image := range images {
 		image.detach()

@@ -1,23 +1,33 @@
 package fs
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 )
 
-// newControl returns the control directory of a mount on dir.
-func newControl(c *catalog, dir string, o Options) *controlNode {
+// newControl returns the control directory of a mount.
+func newControl(c *catalog, status func() Status) *controlNode {
 	file := func(name string, ino uint64, text func() string) *textNode {
 		return &textNode{name: name, ino: ino, attr: c.attr, text: text}
+	}
+	indented := func() string {
+		text, err := json.MarshalIndent(status(), "", "  ")
+		if err != nil {
+			panic("fs: internal error: " + err.Error())
+		}
+		return string(text) + "\n"
 	}
 	return &controlNode{attr: c.attr, files: []*textNode{
 		file("errors", errorsIno, c.errorText),
 		file("pid", pidIno, func() string { return fmt.Sprintln(os.Getpid()) }),
-		file("status", statusIno, func() string { return c.statusText(dir, o.Sources) }),
+		file("status", statusIno, indented),
 	}}
 }
 
@@ -33,14 +43,23 @@ func (c *catalog) errorList() []brokenImage {
 	defer c.mu.Unlock()
 	all := maps.Clone(c.problems)
 	for _, v := range c.views {
-		if v.failure != nil {
+		if v.failure != nil && !errors.Is(v.failure, errChanged) {
 			all[v.key.String()] = v.failure
 		}
 	}
 	list := make([]brokenImage, 0, len(all))
-	for _, path := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, brokenImage{path, all[path].Error()})
+	for path, err := range all {
+		list = append(list, brokenImage{path, err.Error()})
 	}
+	// Beside what is wrong with the image now.
+	for _, image := range c.allImages() {
+		if err := image.changed.Load(); err != nil && image.isOpen() {
+			list = append(list, brokenImage{image.chain.path, err.Error()})
+		}
+	}
+	slices.SortFunc(list, func(a, b brokenImage) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Error, b.Error))
+	})
 	return list
 }
 
@@ -56,13 +75,18 @@ func (c *catalog) errorText() string {
 	return b.String()
 }
 
-// status is the content of .flatimg/status.
-type status struct {
-	PID        int           `json:"pid"`
-	Mountpoint string        `json:"mountpoint"`
-	Sources    []string      `json:"sources"`
-	Views      []viewStatus  `json:"views"`
-	Errors     []brokenImage `json:"errors"`
+// Status is what a mount tells about itself in .flatimg/status, as JSON.
+type Status struct {
+	PID        int          `json:"pid"`
+	Mountpoint string       `json:"mountpoint"`
+	Sources    []string     `json:"sources"`
+	Views      []viewStatus `json:"views"`
+	// Errors are those of images that can't be shown or read at the moment.
+	Errors []brokenImage `json:"errors"`
+	// Cache is that of all images together.
+	Cache imageStats `json:"cache"`
+	// Goroutines of the server; some more than there are requests under way.
+	Goroutines int `json:"goroutines"`
 }
 
 // viewStatus describes a view.
@@ -75,34 +99,63 @@ type viewStatus struct {
 	Size *int64 `json:"size,omitempty"`
 	// Chain has the volumes, base first.
 	Chain []layerStatus `json:"chain"`
+	// Open says whether the image is open at the moment.
+	Open bool `json:"open"`
+	// The statistics are those of the image, for all its views together.
+	imageStats
+	// Reads that were answered, and their bytes. What the kernel has cached
+	// does not come here.
+	Reads     int64 `json:"reads"`
+	BytesRead int64 `json:"bytes-read"`
+	// Errors of opening and reading, and the last of them.
+	Errors    int64  `json:"errors"`
+	LastError string `json:"last-error,omitempty"`
 }
 
 // layerStatus describes a volume.
 type layerStatus struct {
 	Path   string `json:"path"`
 	Format string `json:"format"`
+	// Writer: another process writes to it.
+	Writer bool `json:"writer,omitempty"`
 }
 
-func (c *catalog) statusText(dir string, sources []string) string {
-	s := status{PID: os.Getpid(), Mountpoint: dir, Sources: sources, Views: []viewStatus{}, Errors: c.errorList()}
+// status returns the status of the mount on dir.
+func (c *catalog) status(dir string, o Options) Status {
+	s := Status{
+		PID: os.Getpid(), Mountpoint: dir, Sources: o.Sources, Views: []viewStatus{},
+		Errors: c.errorList(), Goroutines: runtime.NumGoroutine(),
+	}
+	s.Cache.Map, s.Cache.Clusters = o.Layers.Cache.Stats()
 	views, _ := c.list()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, v := range views {
-		view := viewStatus{
-			Name:     v.name,
-			Format:   c.formats[v.format].String(),
-			Snapshot: v.key.snapshot,
-		}
-		for _, l := range v.key.chain.layers {
-			view.Chain = append(view.Chain, layerStatus{l.path, l.format})
-		}
-		if size := v.size.Load(); size >= 0 {
-			view.Size = &size
-		}
-		s.Views = append(s.Views, view)
+		s.Views = append(s.Views, c.viewStatus(v))
 	}
-	text, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		panic("fs: internal error: " + err.Error())
+	return s
+}
+
+// viewStatus must be called with mu held.
+func (c *catalog) viewStatus(v *viewNode) viewStatus {
+	s := viewStatus{
+		Name:       v.name,
+		Format:     c.formats[v.format].String(),
+		Snapshot:   v.key.snapshot,
+		Open:       v.image.isOpen(),
+		imageStats: v.image.stats(),
+		Reads:      v.reads.Load(),
+		BytesRead:  v.bytesRead.Load(),
+		Errors:     v.failures,
 	}
-	return string(text) + "\n"
+	for _, l := range v.key.chain.layers {
+		s.Chain = append(s.Chain, layerStatus{l.path, l.format, l.hasWriter})
+	}
+	if size := v.size.Load(); size >= 0 {
+		s.Size = &size
+	}
+	if v.lastError != nil {
+		s.LastError = v.lastError.Error()
+	}
+	return s
 }

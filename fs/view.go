@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"syscall"
 
@@ -28,9 +29,14 @@ type viewNode struct {
 	// size of the file and space that its data takes, in bytes; -1: not known.
 	size, allocated atomic.Int64
 
+	// What was asked of it since the name leads to it.
+	reads, bytesRead atomic.Int64
+
 	// Protected by catalog.mu.
-	shown   bool  // the kernel was told the node
-	failure error // of the last attempt to open or read it
+	shown     bool  // the kernel was told the node
+	failure   error // of the last attempt to open or read it
+	failures  int64 // all of them
+	lastError error
 }
 
 // viewFile says which file of a target a view is.
@@ -42,31 +48,35 @@ type viewFile struct {
 }
 
 // acquire returns the file's content. The caller must call image.release.
-func (v *viewNode) acquire() (convert.Target, syscall.Errno) {
-	target, err := v.image.acquire(v.format, v.file.main)
+func (v *viewNode) acquire() (convert.Target, *openImage, error) {
+	target, im, err := v.image.acquire(v.format, v.file.main)
 	v.catalog.note(v, err)
 	if err != nil {
-		return nil, toErrno(err)
+		return nil, nil, err
 	}
 	if n := v.file.companion; n > 0 {
 		target = convert.Companions(target)[n-1].Target
 	}
 	v.size.Store(target.Size())
-	return target, 0
+	return target, im, nil
 }
 
 // measure makes size known, and allocated if all is set.
 func (v *viewNode) measure(all bool) syscall.Errno {
-	if v.size.Load() >= 0 && (!all || v.allocated.Load() >= 0) {
+	known := v.size.Load() >= 0 && (!all || v.allocated.Load() >= 0)
+	if known && !v.image.chain.hasWriter() {
 		return 0
 	}
-	target, errno := v.acquire()
-	if errno != 0 {
-		return errno
+	target, im, err := v.acquire()
+	if err != nil {
+		return toErrno(err)
 	}
 	defer v.image.release()
 	if all {
 		allocated, err := convert.Allocated(target)
+		if changed := v.image.verify(im.watch.verifyAll()); changed != nil {
+			err = changed
+		}
 		if err != nil {
 			v.catalog.note(v, err)
 			return toErrno(err)
@@ -91,7 +101,7 @@ func (v *viewNode) fillEntry(out *fuse.EntryOut) syscall.Errno {
 		return errno
 	}
 	out.SetEntryTimeout(cacheTime)
-	if v.fill(&out.Attr) {
+	if v.fill(&out.Attr) && !v.image.chain.hasWriter() {
 		out.SetAttrTimeout(cacheTime)
 	}
 	return 0
@@ -105,7 +115,9 @@ func (v *viewNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrO
 		return errno
 	}
 	v.fill(&out.Attr)
-	out.SetTimeout(cacheTime)
+	if !v.image.chain.hasWriter() {
+		out.SetTimeout(cacheTime)
+	}
 	return 0
 }
 
@@ -116,19 +128,30 @@ func (v *viewNode) Access(_ context.Context, mask uint32) syscall.Errno { return
 
 var _ = (gofs.NodeOpener)((*viewNode)(nil))
 
-// Open opens the image.
+// Open opens the image. When the name leads elsewhere by now, ESTALE makes the
+// kernel look it up anew, so that who opens a name never gets an old state
+// (d_revalidate with LOOKUP_REVAL, path_openat in the kernel's fs/namei.c).
 func (v *viewNode) Open(_ context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	if writes(flags) {
 		return nil, 0, syscall.EROFS
 	}
-	target, errno := v.acquire()
-	if errno != 0 {
-		return nil, 0, errno
+	if !v.image.chain.isCurrent() {
+		return nil, 0, syscall.ESTALE
+	}
+	target, im, err := v.acquire()
+	if errors.Is(err, errChanged) {
+		return nil, 0, syscall.ESTALE
+	}
+	if err != nil {
+		return nil, 0, toErrno(err)
 	}
 	open := uint32(fuse.FOPEN_KEEP_CACHE)
+	if v.image.chain.hasWriter() {
+		open = 0
+	}
 	if v.catalog.directIO {
 		open = fuse.FOPEN_DIRECT_IO
 	}
 	// Nothing is written, so there is nothing to flush at close(2).
-	return &viewHandle{view: v, target: target, size: target.Size()}, open | fuse.FOPEN_NOFLUSH, 0
+	return &viewHandle{view: v, target: target, size: target.Size(), watch: im.watch}, open | fuse.FOPEN_NOFLUSH, 0
 }

@@ -29,8 +29,11 @@ var exportFormats = []exportFormat{
 	{"vmdk,subformat=monolithicFlat", ".vmdk", "vmdk", true},
 	{"vmdk,subformat=streamOptimized", ".vmdk", "vmdk", true},
 	{"vdi", ".vdi", "vdi", true},
+	{"vdi,subformat=static", ".vdi", "vdi", true},
 	{"vhd", ".vhd", "vpc", false},
+	{"vhd,subformat=fixed,force_size=on", ".vhd", "vpc", false},
 	{"vhdx", ".vhdx", "vhdx", true},
+	{"vhdx,subformat=fixed", ".vhdx", "vhdx", true},
 	{"ova", ".ova", "vmdk", true},
 }
 

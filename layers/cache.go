@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"errors"
 	"sync"
+	"sync/atomic"
 )
 
 // Limits of a [Cache] that is made with zeros.
@@ -34,8 +35,8 @@ func NewCache(mapBytes, clusterBytes int64) *Cache {
 		clusterBytes = DefaultClusterBytes
 	}
 	return &Cache{
-		regions:  newLRU[regionKey, *region](mapBytes),
-		clusters: newLRU[clusterKey, []byte](clusterBytes),
+		regions:  newLRU[regionKey, *region](mapBytes, func(k regionKey) *usage { return &k.image.maps }),
+		clusters: newLRU[clusterKey, []byte](clusterBytes, func(k clusterKey) *usage { return &k.image.clusters }),
 	}
 }
 
@@ -43,26 +44,36 @@ func NewCache(mapBytes, clusterBytes int64) *Cache {
 type CacheStats struct {
 	Hits   int64 `json:"hits"`
 	Misses int64 `json:"misses"`
-	// Bytes kept at the moment.
-	Bytes int64 `json:"bytes"`
+	// Entries are the regions or clusters that are kept at the moment, and
+	// Bytes the memory that they take.
+	Entries int64 `json:"entries"`
+	Bytes   int64 `json:"bytes"`
+}
+
+// usage is what [CacheStats] is made of. Safe for concurrent use.
+type usage struct{ hits, misses, entries, bytes atomic.Int64 }
+
+func (u *usage) stats() CacheStats {
+	return CacheStats{Hits: u.hits.Load(), Misses: u.misses.Load(), Entries: u.entries.Load(), Bytes: u.bytes.Load()}
 }
 
 // Stats of the offset maps and of the inflated clusters.
 func (c *Cache) Stats() (maps, clusters CacheStats) {
-	return c.regions.stats(), c.clusters.stats()
+	return c.regions.total.stats(), c.clusters.total.stats()
 }
 
 // lru keeps values up to a total cost. Two callers that miss the same key at
 // the same time make the value once.
 type lru[K comparable, V any] struct {
 	limit int64
+	// owner returns what counts the use of a key besides total.
+	owner func(K) *usage
+	total usage
 
 	mu      sync.Mutex
 	entries map[K]*list.Element // of *lruEntry
 	order   *list.List          // most recently used first
 	cost    int64
-	hits    int64
-	misses  int64
 }
 
 type lruEntry[K comparable, V any] struct {
@@ -75,8 +86,8 @@ type lruEntry[K comparable, V any] struct {
 	dropped bool
 }
 
-func newLRU[K comparable, V any](limit int64) *lru[K, V] {
-	return &lru[K, V]{limit: limit, entries: make(map[K]*list.Element), order: list.New()}
+func newLRU[K comparable, V any](limit int64, owner func(K) *usage) *lru[K, V] {
+	return &lru[K, V]{limit: limit, owner: owner, entries: make(map[K]*list.Element), order: list.New()}
 }
 
 // get returns the value of key, which build makes, with its cost in bytes,
@@ -85,16 +96,18 @@ func (c *lru[K, V]) get(key K, build func() (V, int64, error)) (V, error) {
 	c.mu.Lock()
 	if elem, ok := c.entries[key]; ok {
 		c.order.MoveToFront(elem)
-		c.hits++
 		c.mu.Unlock()
+		c.total.hits.Add(1)
+		c.owner(key).hits.Add(1)
 		e := elem.Value.(*lruEntry[K, V])
 		<-e.ready
 		return e.value, e.err
 	}
 	e := &lruEntry[K, V]{key: key, ready: make(chan struct{})}
 	c.entries[key] = c.order.PushFront(e)
-	c.misses++
 	c.mu.Unlock()
+	c.total.misses.Add(1)
+	c.owner(key).misses.Add(1)
 
 	e.err = errNotBuilt // for those who wait, should build panic
 	defer c.finish(e)
@@ -118,6 +131,7 @@ func (c *lru[K, V]) finish(e *lruEntry[K, V]) {
 		return
 	}
 	c.cost += e.cost
+	c.count(e, 1)
 	for elem := c.order.Back(); elem != nil && c.cost > c.limit; {
 		prev := elem.Prev()
 		// What is being made has no cost yet, and its maker needs it.
@@ -144,8 +158,17 @@ func (c *lru[K, V]) drop(elem *list.Element) {
 	delete(c.entries, e.key)
 	if isReady(e.ready) && e.err == nil {
 		c.cost -= e.cost
+		c.count(e, -1)
 	} else {
 		e.dropped = true
+	}
+}
+
+// count adds n times an entry to what is kept.
+func (c *lru[K, V]) count(e *lruEntry[K, V], n int64) {
+	for _, u := range []*usage{&c.total, c.owner(e.key)} {
+		u.entries.Add(n)
+		u.bytes.Add(n * e.cost)
 	}
 }
 
@@ -160,10 +183,4 @@ func (c *lru[K, V]) forget(match func(K) bool) {
 		}
 		elem = next
 	}
-}
-
-func (c *lru[K, V]) stats() CacheStats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return CacheStats{Hits: c.hits, Misses: c.misses, Bytes: c.cost}
 }

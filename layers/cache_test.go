@@ -7,8 +7,14 @@ import (
 	"testing"
 )
 
+// owner returns a function that has one owner for all keys.
+func owner[K comparable]() func(K) *usage {
+	u := new(usage)
+	return func(K) *usage { return u }
+}
+
 func TestLRUStaysWithinItsLimit(t *testing.T) {
-	c := newLRU[int, int](100)
+	c := newLRU[int, int](100, owner[int]())
 	builds := 0
 	get := func(key int) {
 		v, err := c.get(key, func() (int, int64, error) { builds++; return key * 2, 10, nil })
@@ -20,17 +26,20 @@ func TestLRUStaysWithinItsLimit(t *testing.T) {
 		get(key)
 		get(0) // used all the time, so it stays
 	}
-	if s := c.stats(); s.Bytes != 100 || builds != 50 || s.Hits != 50 || s.Misses != 50 {
+	if got, want := c.owner(0).stats(), c.total.stats(); got != want {
+		t.Errorf("the owner has %+v, the cache %+v", got, want)
+	}
+	if s := c.total.stats(); s.Bytes != 100 || s.Entries != 10 || builds != 50 || s.Hits != 50 || s.Misses != 50 {
 		t.Errorf("stats %+v after %d builds", s, builds)
 	}
 	c.forget(func(key int) bool { return key != 0 })
-	if s := c.stats(); s.Bytes != 10 {
+	if s := c.total.stats(); s.Bytes != 10 {
 		t.Errorf("stats after forget: %+v", s)
 	}
 }
 
 func TestLRUBuildsOnceAndKeepsNoErrors(t *testing.T) {
-	c := newLRU[string, int](100)
+	c := newLRU[string, int](100, owner[string]())
 	var builds atomic.Int32
 	started, finish := make(chan struct{}), make(chan struct{})
 	build := func() (int, int64, error) {
@@ -66,7 +75,7 @@ func TestLRUBuildsOnceAndKeepsNoErrors(t *testing.T) {
 
 // TestForgetWhileBuilding: what is forgotten while it is made is not kept.
 func TestForgetWhileBuilding(t *testing.T) {
-	c := newLRU[int, int](100)
+	c := newLRU[int, int](100, owner[int]())
 	v, err := c.get(1, func() (int, int64, error) {
 		c.forget(func(int) bool { return true })
 		return 7, 10, nil
@@ -74,7 +83,7 @@ func TestForgetWhileBuilding(t *testing.T) {
 	if v != 7 || err != nil {
 		t.Errorf("got %d, %v", v, err)
 	}
-	if s := c.stats(); s.Bytes != 0 || len(c.entries) != 0 {
+	if s := c.total.stats(); s.Bytes != 0 || len(c.entries) != 0 {
 		t.Errorf("kept %+v", s)
 	}
 }
@@ -82,7 +91,7 @@ func TestForgetWhileBuilding(t *testing.T) {
 // TestPanicDoesNotHang: who waits for a value whose maker panics gets an error,
 // and who comes later makes it anew.
 func TestPanicDoesNotHang(t *testing.T) {
-	c := newLRU[int, int](100)
+	c := newLRU[int, int](100, owner[int]())
 	func() {
 		defer func() { recover() }()
 		c.get(1, func() (int, int64, error) { panic("broken") })

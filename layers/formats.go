@@ -3,9 +3,7 @@ package layers
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"flatimg/layers/qcow2"
@@ -94,7 +92,7 @@ var foreign = []struct {
 // can pretend to be anything, so a recorded format is never probed.
 func probe(file *volume.File) (*format, error) {
 	head := make([]byte, min(512, file.Size()))
-	if _, err := file.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+	if _, err := file.ReadAt(head, 0); err != nil {
 		return nil, err
 	}
 	if bytes.HasPrefix(head, []byte("QFI\xfb")) {

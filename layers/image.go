@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"flatimg/layers/volume"
@@ -56,6 +57,10 @@ type Image struct {
 	// resolving has a place for each region that may be resolved at a time: a
 	// map of many small pieces takes some 15 MiB while it is made.
 	resolving chan struct{}
+
+	// Counters.
+	maps, clusters usage
+	loads          atomic.Int64
 }
 
 // maxResolving is the capacity of Image.resolving. It is counted for each image,
@@ -93,6 +98,17 @@ func (im *Image) ModTime() time.Time {
 	}
 	return newest
 }
+
+// Stats of the image's offset map, an entry being a region of 64 MiB, and of
+// its inflated clusters.
+func (im *Image) Stats() (maps, clusters CacheStats) {
+	return im.maps.stats(), im.clusters.stats()
+}
+
+// Loads says how often metadata or compressed data was read from the volumes.
+// It grows after each such reading and before anybody gets what was read: if
+// it has not grown and the files are as they were, so is all that is cached.
+func (im *Image) Loads() int64 { return im.loads.Load() }
 
 // emptyUntil returns an offset such that no layer has anything in [off, that
 // offset); off itself when that is not known without I/O.
@@ -189,11 +205,14 @@ func (im *Image) AppendSegments(dst []Segment, off, length int64) ([]Segment, er
 func (im *Image) segment(e Extent) Segment {
 	switch e.Kind {
 	case volume.Data:
-		return Segment{Length: e.Length, Origin: InFile, File: im.layers[e.Layer].Files()[e.File], Offset: e.Host}
+		return Segment{
+			Length: e.Length, Origin: InFile, File: im.layers[e.Layer].Files()[e.File], Offset: e.Host,
+			image: im, guest: e.Offset,
+		}
 	case volume.Compressed:
 		clusterSize := im.layers[e.Layer].Volume.(volume.Inflater).ClusterSize()
-		return Segment{Length: e.Length, Origin: InCluster, cluster: clusterRef{
-			image: im, layer: e.Layer, host: e.Host, stored: e.Stored, from: e.Offset & (clusterSize - 1),
+		return Segment{Length: e.Length, Origin: InCluster, image: im, guest: e.Offset, cluster: clusterRef{
+			layer: e.Layer, host: e.Host, stored: e.Stored, from: e.Offset & (clusterSize - 1),
 		}}
 	}
 	return Segment{Length: e.Length, Origin: Zeros}
@@ -247,6 +266,7 @@ func (im *Image) inflate(layer int, host, stored int64) ([]byte, error) {
 	return im.cache.clusters.get(clusterKey{im, layer, host}, func() ([]byte, int64, error) {
 		v := im.layers[layer].Volume.(volume.Inflater)
 		b := make([]byte, v.ClusterSize())
+		defer im.loads.Add(1)
 		if err := v.Inflate(b, host, stored); err != nil {
 			return nil, 0, err
 		}

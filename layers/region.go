@@ -63,7 +63,10 @@ type merger struct {
 // resolve returns the spans of [start, start+length).
 func (im *Image) resolve(start, length int64) ([]span, error) {
 	im.resolving <- struct{}{}
-	defer func() { <-im.resolving }()
+	defer func() {
+		im.loads.Add(1)
+		<-im.resolving
+	}()
 	m := mergers.Get().(*merger)
 	defer mergers.Put(m)
 	m.start, m.length = start, length

@@ -35,12 +35,15 @@ type Segment struct {
 	File   *volume.File
 	Offset int64
 
+	// image that the segment comes from, nil for others, and the offset in its
+	// disk of the first byte.
+	image   *Image
+	guest   int64
 	cluster clusterRef
 }
 
-// clusterRef names a compressed cluster and a byte in it.
+// clusterRef names a compressed cluster of an image and a byte in it.
 type clusterRef struct {
-	image  *Image
 	layer  int
 	host   int64
 	stored int64
@@ -54,6 +57,7 @@ func (s Segment) Slice(from, to int64) Segment {
 		panic(fmt.Sprintf("layers: internal error: slice [%d, %d) of a segment of %d bytes", from, to, s.Length))
 	}
 	s.Length = to - from
+	s.guest += from
 	switch s.Origin {
 	case Literal:
 		s.Bytes = s.Bytes[from:to]
@@ -75,7 +79,7 @@ func (s Segment) ReadInto(p []byte) error {
 		copy(p, s.Bytes)
 	case InFile:
 		_, err := s.File.ReadAt(p, s.Offset)
-		return err
+		return s.Fault(err)
 	case InCluster:
 		b, err := s.Inflated()
 		if err != nil {
@@ -91,11 +95,20 @@ func (s Segment) ReadInto(p []byte) error {
 // Inflated returns the bytes of an InCluster segment. They are shared with the
 // cache of inflated clusters and must not be changed.
 func (s Segment) Inflated() ([]byte, error) {
-	b, err := s.cluster.image.inflate(s.cluster.layer, s.cluster.host, s.cluster.stored)
+	b, err := s.image.inflate(s.cluster.layer, s.cluster.host, s.cluster.stored)
 	if err != nil {
-		return nil, err
+		return nil, s.Fault(err)
 	}
 	return b[s.cluster.from : s.cluster.from+s.Length], nil
+}
+
+// Fault adds to an error of reading the segment at which offset of the disk it
+// begins; nil stays nil.
+func (s Segment) Fault(err error) error {
+	if err == nil || s.image == nil {
+		return err
+	}
+	return fmt.Errorf("guest offset %#x: %w", s.guest, err)
 }
 
 // ReadSegments fills p from the segments, whose lengths must add up to it.

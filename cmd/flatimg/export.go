@@ -32,7 +32,7 @@ var exportVerb = verb{
 			return err
 		}
 		o.Image, o.Dest = flags.Arg(0), flags.Arg(1)
-		o.VirtualSize = int64(*virtualSize)
+		o.VirtualSize = int64(virtualSize.sizeFlag)
 		o.Open = source.layers()
 		o.Open.Snapshot = *snapshot
 		if *quiet {

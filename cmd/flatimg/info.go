@@ -73,8 +73,9 @@ type imageInfo struct {
 	Backing       string          `json:"backing-filename,omitempty"`
 	Dirty         bool            `json:"dirty-flag"`
 
-	features []string
-	corrupt  bool
+	features  []string
+	corrupt   bool
+	hasWriter bool
 }
 
 type formatSpecific struct {
@@ -103,6 +104,7 @@ func newImageInfo(l layers.Layer) imageInfo {
 		Format:      l.Format(),
 		// QEMU counts the image file only, not the data file.
 		ActualSize: l.Files()[0].DiskUsage(),
+		hasWriter:  l.HasWriter,
 	}
 	d, ok := l.Volume.(volume.Describer)
 	if !ok {
@@ -172,6 +174,9 @@ func (i imageInfo) marks() []string {
 	}
 	if i.corrupt {
 		marks = append(marks, "marked corrupt")
+	}
+	if i.hasWriter {
+		marks = append(marks, "in use by a writer")
 	}
 	return marks
 }

@@ -24,13 +24,13 @@ var measureVerb = verb{
 		var o measureOptions
 		flags.StringVar(&o.format, "format", "", "measure only this target `FORMAT`, as in qcow2,cluster_size=2M; default: all of them, with --json raw")
 		virtualSize := virtualSizeFlag(flags)
-		flags.BoolVar(&o.json, "json", false, "print what qemu-img measure --output=json prints, sizes in bytes")
+		flags.BoolVar(&o.json, "json", false, "print what qemu-img measure --output=json prints, sizes in bytes; for a compressed target they are upper bounds, and \"exact\": false says so")
 		source := sourceFlags(flags)
 		snapshot := snapshotFlag(flags)
 		if err := parse(flags, args, 1, 1); err != nil {
 			return err
 		}
-		o.virtualSize = int64(*virtualSize)
+		o.virtualSize = int64(virtualSize.sizeFlag)
 		o.layers = source.layers()
 		o.layers.Snapshot = *snapshot
 		return measure(os.Stdout, flags.Arg(0), o)
@@ -48,7 +48,7 @@ type measureOptions struct {
 func measure(w io.Writer, path string, o measureOptions) error {
 	specs, err := o.specs()
 	if err != nil {
-		return &cli.Error{Err: err, Code: cli.ExitUsage}
+		return err
 	}
 	im, err := layers.Open(path, o.layers)
 	if err != nil {
@@ -86,10 +86,17 @@ func measureJSON(w io.Writer, im *layers.Image, spec convert.Spec) error {
 	if err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(struct {
+	out := struct {
 		Required       int64 `json:"required"`
 		FullyAllocated int64 `json:"fully-allocated"`
-	}{m.Required, m.FullyAllocated}, "", "    ")
+		// Exact is no key of QEMU's, which estimates: it is there, and false,
+		// only when the sizes are upper bounds.
+		Exact *bool `json:"exact,omitempty"`
+	}{m.Required, m.FullyAllocated, nil}
+	if m.AtMost {
+		out.Exact = new(false)
+	}
+	text, err := json.MarshalIndent(out, "", "    ")
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/mounting"
 	"flatimg/convert"
 )
@@ -27,6 +26,7 @@ func runMount(ctx context.Context, flags *pflag.FlagSet, args []string) error {
 	flags.BoolVar(&o.AllowOther, "allow-other", false, "let all users read, not only yourself")
 	options := flags.StringArrayP("options", "o", nil, "mount `OPTIONS`: "+mounting.KnownOptions())
 	flags.StringVar(&o.LogFile, "log-file", "", "write the log to `FILE` (default syslog, in the foreground standard error)")
+	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log more: images that are opened and closed, views that come and go")
 	source := sourceFlags(flags)
 	if err := parse(flags, args, 2, -1); err != nil {
 		return err
@@ -34,12 +34,12 @@ func runMount(ctx context.Context, flags *pflag.FlagSet, args []string) error {
 	for _, f := range *formats {
 		spec, err := convert.ParseSpec(f)
 		if err != nil {
-			return &cli.Error{Err: err, Code: cli.ExitUsage}
+			return err
 		}
 		if spec.Packed() {
-			return &cli.Error{Err: &convert.PackedError{Spec: spec}, Code: cli.ExitUsage}
+			return &convert.PackedError{Spec: spec}
 		}
-		spec.VirtualSize = int64(*virtualSize)
+		spec.VirtualSize = int64(virtualSize.sizeFlag)
 		o.Formats = append(o.Formats, spec)
 	}
 	if err := mounting.ApplyOptions(&o.Options, *options); err != nil {

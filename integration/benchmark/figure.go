@@ -10,7 +10,8 @@ import (
 // figure is a line of the table.
 type figure struct {
 	what string
-	// ours and peer are medians, in unit; see format.
+	// ours and peer are medians, in unit; see format. A peer of 0: there is
+	// none.
 	ours, peer float64
 	unit       unit
 	// goal of the ratio ours/peer, or of ours itself where there is no peer.
@@ -75,8 +76,11 @@ func printTable(w io.Writer, figures []figure) {
 		if f.absolute {
 			goal = sign + " " + f.unit.format(f.goal)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%.2f×\t%s\t%s\n",
-			f.what, f.unit.format(f.ours), f.unit.format(f.peer), f.ratio(), goal, verdict)
+		peer, ratio := "-", "-"
+		if f.peer > 0 {
+			peer, ratio = f.unit.format(f.peer), fmt.Sprintf("%.2f×", f.ratio())
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", f.what, f.unit.format(f.ours), peer, ratio, goal, verdict)
 	}
 	table.Flush()
 }

@@ -35,6 +35,7 @@ var groups = []group{
 	{"depth", depth},
 	{"map", mapTime},
 	{"export", export},
+	{"formats", formats},
 	{"terabyte", terabyte},
 }
 

@@ -128,6 +128,9 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 // Close closes the file, which drops its locks.
 func (f *File) Close() error { return f.src.Close() }
 
+// ErrShrunk says that a file was cut off while it was open.
+var ErrShrunk = errors.New("the file was truncated while it was open")
+
 // ReadError is an error of [File.ReadAt].
 type ReadError struct {
 	Path string

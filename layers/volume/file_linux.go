@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 
@@ -34,7 +35,8 @@ func statBlocks(fi os.FileInfo) int64 {
 
 // NextData returns the first run of data at or after off: [start, end). Both
 // are the file's size when there is none. A file system that knows no holes
-// reports the whole file as data.
+// reports the whole file as data. A file that has become shorter is an error,
+// else what it lacks would be taken for a hole.
 func (f *File) NextData(off int64) (start, end int64, err error) {
 	if off >= f.size {
 		return f.size, f.size, nil
@@ -44,15 +46,30 @@ func (f *File) NextData(off int64) (start, end int64, err error) {
 	start, err = f.src.Seek(off, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, unix.ENXIO):
-		return f.size, f.size, nil
+		return f.size, f.size, f.checkSize()
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
 		return off, f.size, nil
 	case err != nil:
 		return 0, 0, fmt.Errorf("%s: seek to data from offset %#x: %w", f.path, off, bareError(err))
 	}
 	end, err = f.src.Seek(start, unix.SEEK_HOLE)
+	if errors.Is(err, unix.ENXIO) { // cut off since the first seek
+		return f.size, f.size, f.checkSize()
+	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("%s: seek to a hole from offset %#x: %w", f.path, start, bareError(err))
 	}
 	return min(start, f.size), min(end, f.size), nil
+}
+
+// checkSize fails when the file is shorter than it was when it was opened.
+func (f *File) checkSize() error {
+	now, err := f.src.Seek(0, io.SeekEnd) // also that of a block device
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: seek to the end: %w", f.path, bareError(err))
+	case now < f.size:
+		return fmt.Errorf("%s: %w: it had %d bytes, and has %d", f.path, ErrShrunk, f.size, now)
+	}
+	return nil
 }

@@ -75,7 +75,7 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	begin := time.Now()
 	spec, err := targetSpec(o.Format, o.Dest)
 	if err != nil {
-		return nil, &cli.Error{Err: err, Code: cli.ExitUsage}
+		return nil, err
 	}
 	spec.VirtualSize = o.VirtualSize
 	if err := o.checkArea(); err != nil {

@@ -1,7 +1,7 @@
 package area
 
 import (
-	"path"
+	"cmp"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,10 +29,7 @@ func targetName(image, snapshot string, spec convert.Spec) string {
 // extension of dest, a path or a URL, names, else raw.
 func targetSpec(format, dest string) (convert.Spec, error) {
 	if format == "" {
-		format = strings.ToLower(strings.TrimPrefix(path.Ext(dest), "."))
-		if !slices.Contains(convert.Formats(), format) {
-			format = "raw"
-		}
+		format = cmp.Or(convert.FormatOf(dest), "raw")
 	}
 	return convert.ParseSpec(format)
 }

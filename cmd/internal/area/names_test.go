@@ -33,6 +33,8 @@ func TestTargetSpec(t *testing.T) {
 		{"", "sftp://host/images/web.qcow2", "qcow2"},
 		{"", "web.raw", "raw"},
 		{"", "web.img", "raw"},
+		{"", "web.vpc", "vhd"},
+		{"", "web.qcow2,compat=0.10", "raw"},
 		{"", "web", "raw"},
 		{"", "/images/", "raw"},
 		{"raw", "web.qcow2", "raw"},

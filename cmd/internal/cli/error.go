@@ -9,6 +9,7 @@ import (
 	"io"
 	"syscall"
 
+	"flatimg/convert"
 	"flatimg/layers"
 )
 
@@ -20,7 +21,7 @@ const (
 	ExitSource      = 3 // a source image is missing, unreadable, broken or not supported
 	ExitRefused     = 4 // refused for safety; a flag allows it
 	ExitExists      = 5 // the target exists
-	ExitNoSpace     = 6 // the area or the target is full
+	ExitNoSpace     = 6 // the area or the target is full, or its format too small for the disk
 	ExitServer      = 7 // the server can't be reached, or it refused
 	ExitMount       = 8 // mounting or unmounting failed
 	ExitInterrupted = 130
@@ -81,6 +82,10 @@ func ExitCode(err error) int {
 		return e.Code
 	}
 	switch {
+	case is[*convert.SpecError](err), is[*convert.PackedError](err):
+		return ExitUsage
+	case is[*convert.LimitError](err):
+		return ExitNoSpace
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return ExitNoSpace
 	case errors.Is(err, layers.ErrRefused):
@@ -89,4 +94,10 @@ func ExitCode(err error) int {
 		return ExitSource
 	}
 	return ExitFailure
+}
+
+// is says whether err is of a type, or wraps one that is.
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }

@@ -1,7 +1,9 @@
 package mounting
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"log/syslog"
 	"os"
@@ -9,24 +11,39 @@ import (
 	"flatimg/cmd/internal/cli"
 )
 
-// openLog returns the log and the file that it is in, if it is one.
-func openLog(o Options) (*slog.Logger, *os.File, error) {
+// serverLog is where a server says what happens.
+type serverLog struct {
+	*slog.Logger
+	w    io.Writer
+	file *os.File // that w is, unless it is syslog or standard error
+}
+
+// openLog opens the log.
+func openLog(o Options) (*serverLog, error) {
+	handler := slog.HandlerOptions{Level: slog.LevelInfo}
+	if o.Verbose {
+		handler.Level = slog.LevelDebug
+	}
+	to := func(w io.Writer, file *os.File) *serverLog {
+		return &serverLog{slog.New(slog.NewTextHandler(w, &handler)), w, file}
+	}
 	if o.LogFile != "" {
 		f, err := os.OpenFile(o.LogFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 		if err != nil {
-			return nil, nil, &cli.Error{Err: fmt.Errorf("log file: %w", err), Hint: "give another --log-file", Code: cli.ExitUsage}
+			return nil, &cli.Error{Err: fmt.Errorf("log file: %w", err), Hint: "give another --log-file", Code: cli.ExitUsage}
 		}
-		return slog.New(slog.NewTextHandler(f, nil)), f, nil
+		return to(f, f), nil
 	}
 	if o.Foreground {
-		return slog.New(slog.NewTextHandler(os.Stderr, nil)), nil, nil
+		return to(os.Stderr, nil), nil
 	}
 	w, err := syslog.New(syslog.LOG_INFO|syslog.LOG_DAEMON, "flatimg")
 	if err != nil {
 		// Nobody to tell: what is broken is also in .flatimg/errors.
-		return slog.New(slog.DiscardHandler), nil, nil
+		return to(io.Discard, nil), nil
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: withoutTime})), nil, nil
+	handler.ReplaceAttr = withoutTime
+	return to(w, nil), nil
 }
 
 // withoutTime leaves out the time, which syslog adds.
@@ -35,4 +52,14 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 		return slog.Attr{}
 	}
 	return a
+}
+
+// dump writes v as one line of JSON between the lines of the log, as it is:
+// quoted as an attribute nobody could read it.
+func (l *serverLog) dump(v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic("mounting: internal error: " + err.Error())
+	}
+	l.w.Write(append(text, '\n'))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,8 @@ type Options struct {
 	// LogFile gets the log. Empty: standard error in the foreground, syslog
 	// in the background.
 	LogFile string
+	// Verbose logs more than what needs attention.
+	Verbose bool
 }
 
 // Mount mounts, and serves in the background unless told otherwise. When ctx
@@ -64,31 +67,50 @@ func serve(ctx context.Context, o Options, ready func(log *os.File) error) error
 	if err := checkMountpoint(o.Mountpoint, o.Sources); err != nil {
 		return err
 	}
-	log, file, err := openLog(o)
+	log, err := openLog(o)
 	if err != nil {
 		return err
 	}
-	o.Log = log
+	o.Log = log.Logger
+	dump := make(chan os.Signal, 1)
+	signal.Notify(dump, unix.SIGUSR1) // early, as it kills who does not listen
+	defer signal.Stop(dump)
 	server, err := fs.Mount(o.Mountpoint, o.Options)
 	if err != nil {
 		return mountError(o.Mountpoint, err)
 	}
 	log.Info("mounted", "mountpoint", o.Mountpoint, "pid", os.Getpid())
-	if err := ready(file); err != nil {
+	if err := ready(log.file); err != nil {
 		log.Warn("the starting process may not know that the mount is ready", "err", err)
 	}
-	select {
-	case <-server.Done():
-	case <-ctx.Done():
-		limit, cancel := context.WithTimeout(context.Background(), endWithin)
-		defer cancel()
-		if err := server.Unmount(limit); errors.Is(err, context.DeadlineExceeded) {
-			log.Warn("ended with readers", "err", err)
-		} else if err != nil {
-			return &cli.Error{Err: err, Hint: "flatimg unmount --lazy " + o.Mountpoint, Code: cli.ExitMount}
+	for {
+		select {
+		case <-dump:
+			log.dump(server.Status())
+			continue
+		case <-server.Done():
+		case <-ctx.Done():
+			err = end(server, o.Mountpoint, log)
 		}
+		if err == nil {
+			log.Info("unmounted", "mountpoint", o.Mountpoint)
+		}
+		return err
 	}
-	log.Info("unmounted", "mountpoint", o.Mountpoint)
+}
+
+// end unmounts after a signal.
+func end(server *fs.Server, mountpoint string, log *serverLog) error {
+	limit, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	err := server.Unmount(limit)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.Warn("ended with readers", "err", err)
+		return nil
+	}
+	if err != nil {
+		return &cli.Error{Err: err, Hint: "flatimg unmount --lazy " + mountpoint, Code: cli.ExitMount}
+	}
 	return nil
 }
 
