@@ -215,18 +215,7 @@ func FuzzBlockTargets(f *testing.F) {
 	f.Add(uint8(6), uint32(0), []byte{})
 	f.Fuzz(func(t *testing.T, which uint8, size uint32, gaps []byte) {
 		total := int64(size) % (12 << 20)
-		var data []Run
-		var at int64
-		for i := 0; i+1 < len(gaps); i += 2 {
-			at += int64(gaps[i]) * int64(gaps[i]) * 40
-			length := min(total-at, 1+int64(gaps[i+1])*int64(gaps[i+1]))
-			if length < 1 {
-				break
-			}
-			data = append(data, Run{at, length})
-			at += length
-		}
-		d := newDisk(total, data...)
+		d := fuzzDisk(total, gaps, 40)
 		c := blockTargets[int(which)%(len(blockTargets)-1)] // without 256 MiB
 		target := build(t, d, c.spec)
 		p := c.parse(t, target)

@@ -63,6 +63,7 @@ func compareSome(t *testing.T, dir, path, qemu string, d *disk) {
 }
 
 func TestQemuReadsBlockTargets(t *testing.T) {
+	t.Parallel() // it mostly waits for programs
 	tool(t, "qemu-img")
 	disks := smallDisks()
 	if !testing.Short() {
@@ -118,6 +119,7 @@ func TestVHDSizesAsQemuMakesThem(t *testing.T) {
 // TestBlockTargetChains lays out chains of real images and has QEMU compare the
 // result with what it makes of the chain itself.
 func TestBlockTargetChains(t *testing.T) {
+	t.Parallel() // it mostly waits for programs
 	tool(t, "qemu-img")
 	tool(t, "qemu-io")
 	chains := chains
@@ -155,6 +157,7 @@ func TestBlockTargetChains(t *testing.T) {
 
 // libvhdi knows VHD and VHDX from elsewhere than QEMU.
 func TestLibvhdiReadsBlockTargets(t *testing.T) {
+	t.Parallel() // it mostly waits for programs
 	tool(t, "qemu-img")
 	tool(t, "vhdimount")
 	if _, err := os.Stat("/dev/fuse"); err != nil {

@@ -15,8 +15,9 @@ type Packer interface {
 	GuestSize() int64
 	// Data is how many bytes of the disk will be read.
 	Data() int64
-	// Pack writes the file into w, which is empty, each byte at most once, and
-	// returns its size; what is not written reads as zeros. It compresses on
+	// Pack writes the file into w, which is empty, each byte at most once, from
+	// one goroutine at a time and mostly in order, and returns its size; what
+	// is not written reads as zeros. It compresses on
 	// all processors, holds some MiB for each, and calls done with the number
 	// of bytes of the disk that were dealt with. The same disk and options
 	// give the same file each time. After an error w holds anything.

@@ -20,7 +20,7 @@ func ordered[J, R any](ctx context.Context, jobs iter.Seq[J], newWork func() (fu
 	workers := runtime.GOMAXPROCS(0)
 	group, ctx := errgroup.WithContext(ctx)
 	queue := make(chan task)
-	order := make(chan chan R, 2*workers)
+	order := make(chan chan R, 4*workers)
 	group.Go(func() error {
 		defer close(queue)
 		defer close(order)

@@ -100,8 +100,9 @@ func newQcow2Deflate() (compress, error) {
 }
 
 func newZstd() (compress, error) {
-	// The default level is that of zstd's library, which QEMU uses.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+	// On programs and texts the fastest level makes files a few percent larger
+	// than the default level of zstd's library, in two thirds of the time.
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
 	if err != nil {
 		return nil, err
 	}

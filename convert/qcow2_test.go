@@ -276,18 +276,7 @@ func FuzzQcow2(f *testing.F) {
 	f.Fuzz(func(t *testing.T, clusterBits uint8, old bool, size uint32, gaps []byte) {
 		bits := 9 + uint(clusterBits)%8
 		total := int64(size) % (1 << 20)
-		var data []Run
-		var at int64
-		for i := 0; i+1 < len(gaps); i += 2 {
-			at += int64(gaps[i]) * int64(gaps[i])
-			length := min(total-at, 1+int64(gaps[i+1])*int64(gaps[i+1]))
-			if length < 1 {
-				break
-			}
-			data = append(data, Run{at, length})
-			at += length
-		}
-		d := newDisk(total, data...)
+		d := fuzzDisk(total, gaps, 1)
 		spec := fmt.Sprintf("qcow2,cluster_size=%d", 1<<bits)
 		if old {
 			spec += ",compat=0.10"

@@ -57,6 +57,23 @@ func randomDisk(size int64, seed uint64, run, gap int64) *disk {
 	return newDisk(size, data...)
 }
 
+// fuzzDisk returns a disk of size bytes whose runs of data are pairs of bytes: the
+// gap before it, as the square times scale, and its length, as the square.
+func fuzzDisk(size int64, pairs []byte, scale int64) *disk {
+	var data []Run
+	var at int64
+	for i := 0; i+1 < len(pairs); i += 2 {
+		at += int64(pairs[i]) * int64(pairs[i]) * scale
+		length := min(size-at, 1+int64(pairs[i+1])*int64(pairs[i+1]))
+		if length < 1 {
+			break
+		}
+		data = append(data, Run{at, length})
+		at += length
+	}
+	return newDisk(size, data...)
+}
+
 func (d *disk) Size() int64 { return d.size }
 
 func (d *disk) Fingerprint() [32]byte {

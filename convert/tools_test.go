@@ -88,6 +88,7 @@ func checkWithQemu(t *testing.T, dir string, size int64, path, format string) {
 }
 
 func TestQemuReadsLayouts(t *testing.T) {
+	t.Parallel() // it mostly waits for programs
 	tool(t, "qemu-img")
 	cases := smallCases()
 	if !testing.Short() {
@@ -176,6 +177,7 @@ var chains = []struct{ name, top, commands string }{
 // TestChains lays out chains of real images and has QEMU compare the result
 // with what it makes of the chain itself.
 func TestChains(t *testing.T) {
+	t.Parallel() // it mostly waits for programs
 	tool(t, "qemu-img")
 	tool(t, "qemu-io")
 	for _, chain := range chains {

@@ -10,6 +10,7 @@ import (
 
 // libvmdk knows VMDK from elsewhere than QEMU.
 func TestLibvmdkReadsVMDK(t *testing.T) {
+	t.Parallel() // it mostly waits for programs
 	tool(t, "vmdkmount")
 	tool(t, "qemu-img")
 	if _, err := os.Stat("/dev/fuse"); err != nil {

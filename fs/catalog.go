@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -235,9 +236,14 @@ type plannedView struct {
 func (c *catalog) plan(found []foundImage) (map[string]plannedView, map[string]error) {
 	var views []plannedView
 	var wishes []nameWish
+	problems := make(map[string]error)
 	for _, f := range found {
 		add := func(key imageKey, label string, size int64) {
 			for format, suffix := range c.suffixes {
+				if grown := c.formats[format].VirtualSize; grown > 0 && grown < size {
+					problems[key.String()] = fmt.Errorf("a virtual size of %d bytes would cut off its disk, which has %d", grown, size)
+					continue
+				}
 				views = append(views, plannedView{key: key, format: format, size: size})
 				wishes = append(wishes, nameWish{filepath.Base(f.chain.path), f.source + 1, label, suffix})
 			}
@@ -248,7 +254,6 @@ func (c *catalog) plan(found []foundImage) (map[string]plannedView, map[string]e
 		}
 	}
 	wanted := make(map[string]plannedView, len(views))
-	problems := make(map[string]error)
 	for i, name := range assignNames(wishes) {
 		if name == "" {
 			v := views[i]

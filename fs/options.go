@@ -51,6 +51,12 @@ func (o *Options) validate() error {
 	if o.Layers.AllowDirs, err = absolute(o.Layers.AllowDirs); err != nil {
 		return err
 	}
+	if o.Layers.SearchDirs, err = absolute(o.Layers.SearchDirs); err != nil {
+		return err
+	}
+	if o.Layers.Parents, err = absoluteValues(o.Layers.Parents); err != nil {
+		return err
+	}
 	if o.Layers.Cache == nil {
 		// One for all images, not one for each.
 		o.Layers.Cache = layers.NewCache(0, 0)
@@ -70,6 +76,20 @@ func (o *Options) validate() error {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return nil
+}
+
+// absoluteValues returns m with absolute paths as values. The keys stay as they
+// are stored in images.
+func absoluteValues(m map[string]string) (map[string]string, error) {
+	out := make(map[string]string, len(m))
+	for key, path := range m {
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		out[key] = abs
+	}
+	return out, nil
 }
 
 // absolute returns absolute paths: the server may change its working folder.

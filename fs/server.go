@@ -50,7 +50,7 @@ func Mount(dir string, o Options) (*Server, error) {
 
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{mountpoint: dir, catalog: c, log: o.Log, stop: stop, done: make(chan struct{})}
-	s.status = func() Status { return c.status(dir, o) }
+	s.status = func() Status { return c.status(dir) }
 	root := &rootNode{catalog: c, control: newControl(c, s.status)}
 	s.fuse, err = fuse.NewServer(gofs.NewNodeFS(root, fsOptions()), dir, mountOptions(o))
 	if err != nil {

@@ -121,12 +121,12 @@ type layerStatus struct {
 }
 
 // status returns the status of the mount on dir.
-func (c *catalog) status(dir string, o Options) Status {
+func (c *catalog) status(dir string) Status {
 	s := Status{
-		PID: os.Getpid(), Mountpoint: dir, Sources: o.Sources, Views: []viewStatus{},
+		PID: os.Getpid(), Mountpoint: dir, Sources: c.scanner.sources, Views: []viewStatus{},
 		Errors: c.errorList(), Goroutines: runtime.NumGoroutine(),
 	}
-	s.Cache.Map, s.Cache.Clusters = o.Layers.Cache.Stats()
+	s.Cache.Map, s.Cache.Clusters = c.scanner.options.Cache.Stats()
 	views, _ := c.list()
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -75,11 +75,14 @@ func (v *viewNode) measure(all bool) syscall.Errno {
 	if all {
 		allocated, err := convert.Allocated(target)
 		if changed := v.image.verify(im.watch.verifyAll()); changed != nil {
-			err = changed
+			v.catalog.note(v, changed)
+			return toErrno(changed)
 		}
 		if err != nil {
+			// A part of the map is damaged. The rest can be read, so the file
+			// must be seen: it takes as much as it could at most.
 			v.catalog.note(v, err)
-			return toErrno(err)
+			allocated = target.Size()
 		}
 		v.allocated.Store(allocated)
 	}

@@ -168,7 +168,11 @@ func TestUnmountBusy(t *testing.T) {
 func TestMountSignals(t *testing.T) {
 	rig.NeedFUSE(t)
 	im := small(t, t.TempDir(), "disk", 1)
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+	signals := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}
+	if testing.Short() {
+		signals = signals[:1]
+	}
+	for _, sig := range signals {
 		for _, busy := range []bool{false, true} {
 			t.Run(fmt.Sprint(sig, " busy ", busy), func(t *testing.T) {
 				// By a link, which the kernel follows when it mounts only.
@@ -196,7 +200,7 @@ func TestMountSignals(t *testing.T) {
 					}()
 				}
 				server.Signal(sig)
-				if code := server.Wait(t, 6*time.Second); code != 0 {
+				if code := server.Wait(t, 5*time.Second); code != 0 {
 					t.Errorf("exit code %d\n%s", code, server.Output())
 				}
 				if rig.IsMounted(t, point) {

@@ -12,6 +12,8 @@ var (
 	// ErrRefused is wrapped by errors about what would be possible, but is
 	// not done unless the user allows it.
 	ErrRefused = errors.New("refused")
+	// ErrOptions is wrapped by errors about [Options] themselves.
+	ErrOptions = errors.New("options")
 )
 
 // marked is err, with a mark that errors.Is finds.
@@ -24,7 +26,7 @@ func (m marked) Unwrap() []error { return []error{m.error, m.mark} }
 
 // sourceError marks err as one of a source image.
 func sourceError(err error) error {
-	if err == nil || errors.Is(err, ErrSource) {
+	if err == nil || errors.Is(err, ErrSource) || errors.Is(err, ErrOptions) {
 		return err
 	}
 	return marked{err, ErrSource}

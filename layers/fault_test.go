@@ -153,8 +153,11 @@ func TestFaults(t *testing.T) {
 		"ended mid": {func(r read, p []byte, off int64) (int, error) { n, _ := r(p[:len(p)/2], off); return n, io.EOF }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			hidden := 0
+			failed := 0
 			eachOperation(t, built.Top, test.fail, false, 20, func(f *faults, got []byte, err error) {
+				if err != nil {
+					failed++
+				}
 				switch {
 				case err == nil:
 					// A region of the map is resolved again, only as far as is
@@ -162,7 +165,6 @@ func TestFaults(t *testing.T) {
 					if string(got) != want {
 						t.Errorf("operation %d on %s: no error, but other bytes", f.at, f.hit)
 					}
-					hidden++
 				case !strings.Contains(err.Error(), f.hit):
 					t.Errorf("operation %d: %v does not name %s", f.at, err, f.hit)
 				case !errors.Is(err, layers.ErrSource), test.is != nil && !errors.Is(err, test.is):
@@ -173,8 +175,8 @@ func TestFaults(t *testing.T) {
 					t.Errorf("operation %d on %s: other bytes after the fault", f.at, f.hit)
 				}
 			})
-			if hidden > 8 {
-				t.Errorf("%d faults are no errors", hidden)
+			if failed < 15 {
+				t.Errorf("only %d faults are errors", failed)
 			}
 		})
 	}

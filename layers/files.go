@@ -12,7 +12,12 @@ import (
 // openTop opens the file that the user named.
 func (o *opener) openTop(path string) (*volume.File, error) {
 	f, err := volume.Open(path)
-	if err != nil {
+	switch {
+	case isMissing(err):
+		return nil, withHint(err, "IMAGE is the path of the top of a chain, as ls prints it")
+	case errors.Is(err, os.ErrPermission):
+		return nil, withHint(err, "run flatimg as a user who may read the file")
+	case err != nil:
 		return nil, err
 	}
 	return o.take(path, f)

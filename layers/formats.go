@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"flatimg/layers/qcow2"
@@ -107,5 +109,16 @@ func probe(file *volume.File) (*format, error) {
 				"qemu-img convert -O qcow2 makes one of a format that is read; --source-format raw takes the file's bytes as the disk")
 		}
 	}
+	if len(head) == 0 {
+		return nil, withHint(fmt.Errorf("%s: the file is empty", file.Path()), "an image of no bytes holds no disk; restore the file")
+	}
+	// A damaged header must not turn a container into a disk.
+	if ext := strings.ToLower(filepath.Ext(file.Path())); slices.Contains(containerExtensions, ext) {
+		return nil, withHint(fmt.Errorf("%s: is named %s, but has no header of that format", file.Path(), ext),
+			"restore the file; --source-format raw takes its bytes as the disk")
+	}
 	return formatNamed("raw"), nil
 }
+
+// containerExtensions are those of files that begin with a header.
+var containerExtensions = []string{".qcow2", ".qcow", ".qed", ".vmdk", ".vdi", ".vhd", ".vhdx", ".avhd", ".avhdx"}

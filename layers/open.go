@@ -90,7 +90,7 @@ type opener struct {
 
 func newOpener(path string, opts Options) (*opener, error) {
 	if err := opts.validate(); err != nil {
-		return nil, err
+		return nil, marked{err, ErrOptions}
 	}
 	t, err := newTrusted(path, opts.AllowDirs)
 	if err != nil {
@@ -127,7 +127,8 @@ func (o *opener) chain(path string) (chain []Layer, err error) {
 		}
 		if other, ok := seen[id]; ok {
 			file.Close()
-			return chain, fmt.Errorf("the chain loops: %s is backed by %s, which is above it as %s", chain[0].Path, file.Path(), other)
+			return chain, withHint(fmt.Errorf("the chain loops: %s is backed by %s, which is above it as %s", chain[0].Path, file.Path(), other),
+				"qemu-img rebase -u -b FILE -F FORMAT %s records another backing file", chain[0].Path)
 		}
 		seen[id] = file.Path()
 		layer, err := o.volume(file, format, snapshot)

@@ -409,7 +409,15 @@ func TestFormats(t *testing.T) {
 	_, err := layers.Open(text, layers.Options{Format: "qcow2"})
 	wantError(t, err, layers.ErrSource, "not a qcow2 image")
 	_, err = layers.Open(text, layers.Options{Format: "floppy"})
-	wantError(t, err, layers.ErrSource, "not supported, only qcow2, raw")
+	wantError(t, err, layers.ErrOptions, "not supported, only qcow2, raw")
+	for name, text := range map[string]string{"zeroed.qcow2": "has no header", "empty.img": "is empty"} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, make([]byte, 4096*(len(name)-len("empty.img"))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = layers.Open(path, layers.Options{})
+		wantError(t, err, layers.ErrSource, text)
+	}
 	_, err = layers.Open(filepath.Join(dir, "gone"), layers.Options{})
 	wantError(t, err, layers.ErrSource, "no such file")
 	_, err = layers.Open(dir, layers.Options{})

@@ -1,7 +1,6 @@
 package layers
 
 import (
-	"fmt"
 	"sort"
 	"sync"
 	"unsafe"
@@ -237,7 +236,7 @@ func (im *Image) eachSpan(off, length int64, use func(Extent) bool) error {
 			// parts of it: resolve just what is asked for.
 			spans, err := im.resolve(off, stop-off)
 			if err != nil {
-				return fmt.Errorf("guest offset %#x: %w", off, err)
+				return err
 			}
 			r, start = &region{spans: spans}, off
 		}

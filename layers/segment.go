@@ -103,12 +103,12 @@ func (s Segment) Inflated() ([]byte, error) {
 }
 
 // Fault adds to an error of reading the segment at which offset of the disk it
-// begins; nil stays nil.
+// begins, and that it lies in a source image; nil stays nil.
 func (s Segment) Fault(err error) error {
 	if err == nil || s.image == nil {
 		return err
 	}
-	return fmt.Errorf("guest offset %#x: %w", s.guest, err)
+	return sourceError(fmt.Errorf("guest offset %#x: %w", s.guest, err))
 }
 
 // ReadSegments fills p from the segments, whose lengths must add up to it.

@@ -31,6 +31,9 @@ func runMount(ctx context.Context, flags *pflag.FlagSet, args []string) error {
 	if err := parse(flags, args, 2, -1); err != nil {
 		return err
 	}
+	if len(*formats) == 0 {
+		*formats = []string{"raw"}
+	}
 	for _, f := range *formats {
 		spec, err := convert.ParseSpec(f)
 		if err != nil {

@@ -39,7 +39,7 @@ func formats(b *bench) []figure {
 }
 
 func (b *bench) plainFormats() (figures []figure) {
-	size := int64(512 * mib)
+	size := int64(256 * mib)
 	if b.quick {
 		size /= 8
 	}
@@ -61,7 +61,7 @@ func (b *bench) plainFormats() (figures []figure) {
 }
 
 func (b *bench) packedFormats() (figures []figure) {
-	size := int64(128 * mib)
+	size := int64(64 * mib)
 	if b.quick {
 		size /= 8
 	}

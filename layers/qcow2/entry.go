@@ -99,6 +99,9 @@ func (g geometry) decode(entry, bitmap uint64, guest int64) (cluster, error) {
 		if g.version2 {
 			return cluster{}, errZeroInV2
 		}
+		if entry&offsetMask == 0 {
+			host = volume.NoHost // at offset 0 only data is allocated
+		}
 		return cluster{kind: volume.Zero, host: host}, nil
 	case allocated:
 		return cluster{kind: volume.Data, host: host}, nil

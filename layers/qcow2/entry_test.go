@@ -36,6 +36,7 @@ func TestDecode(t *testing.T) {
 		{name: "compressed ignores the bitmap", g: ext, entry: flagCompressed | 0x200, bitmap: ^uint64(0), want: cluster{kind: volume.Compressed, host: 0x200, stored: 512}},
 		{name: "compressed with data file", g: data, entry: flagCompressed | 0x200, err: errCompressed},
 		{name: "data file at offset 0", g: data, entry: flagCopied, want: cluster{kind: volume.Data, host: 0}},
+		{name: "data file, zero at offset 0", g: data, entry: flagCopied | 1, want: cluster{kind: volume.Zero, host: none}},
 		{name: "data file, unallocated", g: data, entry: 0, want: cluster{kind: volume.Hole, host: none}},
 		{name: "data file, guest offset", g: data, entry: 0x50000, guest: 0x50000, want: cluster{kind: volume.Data, host: 0x50000}},
 		{name: "data file, other offset", g: data, entry: 0x60000, guest: 0x50000, err: errDataMismatch},

@@ -162,3 +162,26 @@ func (e *TruncatedError) Error() string {
 func (e *TruncatedError) Hint() string {
 	return "get a complete copy of the file, or use --ignore-truncation to read what is missing as zeros"
 }
+
+// CorruptError says that an L2 entry can't be.
+type CorruptError struct {
+	Path string
+	// Table is the offset in bytes of the L2 table, Index that of the entry in
+	// it, Guest the offset on the disk that the entry is about.
+	Table, Index, Guest int64
+	Entry               uint64
+	Err                 error
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("%s: corrupt L2 entry %d (%#x) of the table at %#x, for guest offset %#x: %v",
+		e.Path, e.Index, e.Entry, e.Table, e.Guest, e.Err)
+}
+
+// Unwrap returns what is wrong with the entry.
+func (e *CorruptError) Unwrap() error { return e.Err }
+
+// Hint says what helps.
+func (e *CorruptError) Hint() string {
+	return "qemu-img check " + e.Path + " says what else is damaged; other parts of the disk can be read through a mount"
+}

@@ -63,12 +63,15 @@ func (v *Volume) appendTable(dst []volume.Run, off, end, table int64, buf []byte
 				n += v.alike(b[size:], entry, c)
 				dst, err = v.appendCluster(dst, c, off-start, min(end-start, n<<v.clusterBits))
 			}
-			if err != nil && !namesFile(err) {
-				err = fmt.Errorf("%s: corrupt L2 entry %d (%#x) of the table at %#x, for guest offset %#x: %w",
-					v.files[0].Path(), start>>v.clusterBits&(1<<v.l2Bits()-1), entry, table, start, err)
-			}
-			if err != nil {
-				return nil, err
+			switch {
+			case err == nil:
+			case namesFile(err):
+				return nil, fmt.Errorf("%w (guest offset %#x)", err, start)
+			default:
+				return nil, &CorruptError{
+					Path: v.files[0].Path(), Table: table, Index: start >> v.clusterBits & (1<<v.l2Bits() - 1),
+					Entry: entry, Guest: start, Err: err,
+				}
 			}
 			b = b[n*size:]
 			off = start + n<<v.clusterBits

@@ -64,7 +64,7 @@ func newFile(path string, src Source) (*File, error) {
 	}
 	mode := fi.Mode()
 	if mode.IsDir() {
-		return nil, fmt.Errorf("%s: is a directory, not an image", path)
+		return nil, &DirectoryError{path}
 	}
 	isBlock := mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0
 	if !mode.IsRegular() && !isBlock {
@@ -146,3 +146,13 @@ func (e *ReadError) Error() string {
 
 // Unwrap returns the error of the system.
 func (e *ReadError) Unwrap() error { return e.Err }
+
+// DirectoryError says that a path leads to a directory.
+type DirectoryError struct{ Path string }
+
+func (e *DirectoryError) Error() string { return e.Path + ": is a directory, not an image" }
+
+// Hint says what can be done with a directory.
+func (e *DirectoryError) Hint() string {
+	return "flatimg mount " + e.Path + " MOUNTPOINT shows the images in it"
+}

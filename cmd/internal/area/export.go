@@ -34,7 +34,7 @@ type Options struct {
 	// Area is the directory in which the target is made. Default: see the
 	// package's documentation.
 	Area string
-	// Keep keeps the file in the area, if there is one.
+	// Keep keeps the file in the area, which is used then in any case.
 	Keep bool
 	// VirtualSize of the target in bytes; 0: that of the image.
 	VirtualSize int64
@@ -188,7 +188,7 @@ func isEscaped(escaped, name string) bool {
 
 // place makes a product and brings it to its destination, unpublished.
 func (e *export) place(ctx context.Context, up servers.Upload, p product) error {
-	if local, ok := up.(servers.Local); ok && (e.Area == "" || sameFileSystem(e.Area, local.Dir())) {
+	if local, ok := up.(servers.Local); ok && !e.Keep && (e.Area == "" || sameFileSystem(e.Area, local.Dir())) {
 		return e.makeThere(ctx, local, p)
 	}
 	return e.makeAndSend(ctx, up, p)
@@ -279,9 +279,13 @@ func (e *export) send(ctx context.Context, up servers.Upload, src *source) ([]by
 }
 
 // fillError names the place in an error of making the file, in place of one
-// without a name; hint says what helps when it is full.
+// without a name; hint says what helps when it is full. One of the source says
+// by itself where it is.
 func fillError(place string, err error, hint string) error {
-	if pathErr, ok := errors.AsType[*fs.PathError](err); ok && !errors.Is(err, layers.ErrSource) {
+	if errors.Is(err, layers.ErrSource) {
+		return err
+	}
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err
 	}
 	err = fmt.Errorf("%s: %w", place, err)

@@ -39,8 +39,9 @@ type filler struct {
 	// Read only.
 	target convert.Target
 	file   *os.File
-	fd     int   // of file
-	block  int64 // of the file system, in bytes
+	out    output // file, unless a test sets another
+	fd     int    // of file
+	block  int64  // of the file system, in bytes
 	meter  *progress.Meter
 	// trace is called for each range that a method has brought; for tests.
 	trace func(m method, at, length int64)
@@ -62,6 +63,9 @@ func Fill(ctx context.Context, f *os.File, target convert.Target, meter *progres
 func (f *filler) fill(ctx context.Context) (Stats, error) {
 	stats := Stats{Size: f.target.Size()}
 	f.fd = int(f.file.Fd())
+	if f.out == nil {
+		f.out = outputFile{f.file}
+	}
 	f.tried = make(map[*volume.File]bool)
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(f.fd, &st); err != nil {
@@ -77,7 +81,7 @@ func (f *filler) fill(ctx context.Context) (Stats, error) {
 	if err := f.checkSpace(sum.need); err != nil {
 		return stats, err
 	}
-	if err := errors.Join(f.file.Truncate(0), f.file.Truncate(stats.Size)); err != nil {
+	if err := errors.Join(f.out.Truncate(0), f.out.Truncate(stats.Size)); err != nil {
 		return stats, err
 	}
 	f.meter.Start("copying", sum.data)
@@ -86,7 +90,7 @@ func (f *filler) fill(ctx context.Context) (Stats, error) {
 	}
 	stats.Shared = f.shared.Load()
 	f.meter.Start("flushing to disk", 0)
-	return stats, flush(ctx, f.file, stats.Size)
+	return stats, f.out.flush(ctx, stats.Size)
 }
 
 // workers is how many spans are worked on at once: enough to keep a disk busy,

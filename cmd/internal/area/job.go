@@ -26,7 +26,7 @@ func (o Options) area() string {
 
 // checkArea fails when an area is needed, and not there.
 func (o Options) checkArea() error {
-	if o.Area == "" && !servers.IsURL(o.Dest) {
+	if o.Area == "" && !o.Keep && !servers.IsURL(o.Dest) {
 		return nil
 	}
 	dir := o.area()
@@ -42,6 +42,13 @@ func (o Options) checkArea() error {
 		return err
 	case !fi.IsDir():
 		return cli.Usagef("area %s: not a folder", dir)
+	}
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return &cli.Error{
+			Err:  fmt.Errorf("area %s: %w", dir, err),
+			Hint: "--area DIR names a folder that you may write to",
+			Code: cli.ExitUsage,
+		}
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ type packed struct {
 }
 
 func (p packed) make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error) {
-	size, err := p.pack(ctx, writeback{f}, "compressing", meter)
+	size, err := p.pack(ctx, &writeback{File: f}, "compressing", meter)
 	if err != nil {
 		return Stats{}, err
 	}
@@ -86,12 +86,25 @@ func (p packed) verify(ctx context.Context, src servers.Source, meter *progress.
 	return sum, group.Wait()
 }
 
-// writeback has the kernel write back at once what is written.
-type writeback struct{ *os.File }
+// writeback has the kernel write back soon what is written. It is for writes that
+// mostly continue each other, from one goroutine.
+type writeback struct {
+	*os.File
+	// [start, end) was written, but its writeback not started.
+	start, end int64
+}
 
-func (w writeback) WriteAt(p []byte, off int64) (int, error) {
+// writebackSize in bytes: small pieces would have the page in which two of them
+// meet written twice, and be many system calls.
+const writebackSize = 8 << 20
+
+func (w *writeback) WriteAt(p []byte, off int64) (int, error) {
 	n, err := w.File.WriteAt(p, off)
-	startWriteback(w.File, off, int64(n))
+	w.end = max(w.end, off+int64(n))
+	if w.end-w.start >= writebackSize {
+		startWriteback(w.File, w.start, w.end-w.start)
+		w.start = w.end
+	}
 	return n, err
 }
 

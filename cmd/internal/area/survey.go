@@ -70,7 +70,7 @@ func (f *filler) canClone(file *volume.File) bool {
 		if file.Size() < f.block {
 			return false
 		}
-		if err := cloneRange(f.fd, 0, file.Fd(), 0, f.block); err != nil {
+		if err := f.out.clone(0, file, 0, f.block); err != nil {
 			f.methods.failed(file, methodClone, err)
 		}
 	}

@@ -61,7 +61,7 @@ func (w *worker) bring(p piece) error {
 		return w.copy(p)
 	}
 	body := p.slice(from, to)
-	err := cloneRange(w.fd, body.at, p.File.Fd(), body.Offset, body.Length)
+	err := w.out.clone(body.at, p.File, body.Offset, body.Length)
 	switch {
 	case err == nil:
 		w.shared.Add(body.Length)
@@ -99,7 +99,7 @@ func (w *worker) copyData(p piece) error {
 	if p.Length < rangeMin || w.methods.of(p.File) > methodRange {
 		return w.gather(p)
 	}
-	err := copyRange(w.fd, p.at, p.File.Fd(), p.Offset, p.Length)
+	err := w.out.copyRange(p.at, p.File, p.Offset, p.Length)
 	switch {
 	case err == nil:
 		w.done(methodRange, p.at, p.Length)
@@ -146,7 +146,7 @@ func (w *worker) write() error {
 	if len(w.buf) == 0 {
 		return nil
 	}
-	if _, err := w.file.WriteAt(w.buf, w.at); err != nil {
+	if _, err := w.out.WriteAt(w.buf, w.at); err != nil {
 		return err
 	}
 	w.done(methodWrite, w.at, int64(len(w.buf)))

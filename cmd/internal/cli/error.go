@@ -88,6 +88,8 @@ func ExitCode(err error) int {
 		return ExitNoSpace
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return ExitNoSpace
+	case errors.Is(err, layers.ErrOptions):
+		return ExitUsage
 	case errors.Is(err, layers.ErrRefused):
 		return ExitRefused
 	case errors.Is(err, layers.ErrSource):

@@ -77,12 +77,17 @@ func targetPath(dest, name string) (string, error) {
 func checkFolder(dir string) error {
 	fi, err := os.Stat(dir)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && strings.Contains(strings.SplitN(dir, "/", 2)[0], ":"):
+		return usage(fmt.Errorf("folder %s: %w", dir, fs.ErrNotExist), "a file on a server is written sftp://[user@]host/path")
 	case errors.Is(err, fs.ErrNotExist):
 		return usage(fmt.Errorf("folder %s: %w", dir, fs.ErrNotExist), "make it with: mkdir -p %s", dir)
 	case err != nil:
 		return err
 	case !fi.IsDir():
 		return usage(fmt.Errorf("%s: not a folder", dir), "give a path in an existing folder")
+	}
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return usage(fmt.Errorf("folder %s: %w", dir, err), "choose a folder that you may write to")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -28,6 +29,8 @@ func parseSFTP(dest string) (sshTarget, string, error) {
 	switch {
 	case t.host == "":
 		return fail(fmt.Sprintf("%s: no host", dest))
+	case t.port != "" && !validPort(t.port):
+		return fail(fmt.Sprintf("%s: a port is a number from 1 to 65535", dest))
 	case strings.HasPrefix(t.host, "-"), strings.HasPrefix(t.user, "-"):
 		// ssh would take it for an option.
 		return fail(fmt.Sprintf("%s: host and user can't begin with a dash", dest))
@@ -40,4 +43,9 @@ func parseSFTP(dest string) (sshTarget, string, error) {
 		return t, "./" + home, nil
 	}
 	return t, u.Path, nil
+}
+
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
 }
