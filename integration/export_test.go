@@ -303,8 +303,13 @@ func TestExportThroughArea(t *testing.T) {
 
 	// An area on the destination's file system is not needed.
 	same := t.TempDir()
-	rig.MustFlatimg(t, "export", "--area", same, "--keep-area", im.Top, filepath.Join(dir, "again.raw"))
+	rig.MustFlatimg(t, "export", "--area", same, im.Top, filepath.Join(dir, "again.raw"))
 	checkNames(t, same)
+	// Unless a file is to be kept there.
+	rig.MustFlatimg(t, "export", "--area", same, "--keep-area", im.Top, filepath.Join(dir, "third.raw"))
+	if kept, err := filepath.Glob(same + "/flatimg-*/third.raw"); err != nil || len(kept) != 1 {
+		t.Errorf("kept: %q, %v", kept, err)
+	}
 }
 
 func TestExportFull(t *testing.T) {
