@@ -1,12 +1,14 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 
 	"flatimg/convert"
+	"flatimg/fs/mountpoint"
 	"flatimg/layers"
 )
 
@@ -34,6 +36,10 @@ type Options struct {
 	// FSName is shown as the file system's source by df and mount. Default:
 	// "flatimg".
 	FSName string
+
+	// Unmount takes the place of [mountpoint.Unmount] in a process that can't
+	// unmount by itself. Default: nil, it can.
+	Unmount func(ctx context.Context, path string, lazy bool) error
 
 	// Log gets what happens while mounted. Default: nothing is logged.
 	Log *slog.Logger
@@ -68,6 +74,9 @@ func (o *Options) validate() error {
 		if spec.Extension() == "" {
 			return fmt.Errorf("%q is not a target format", spec.Format)
 		}
+	}
+	if o.Unmount == nil {
+		o.Unmount = mountpoint.Unmount
 	}
 	if o.FSName == "" {
 		o.FSName = "flatimg"

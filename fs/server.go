@@ -26,6 +26,7 @@ type Server struct {
 	log        *slog.Logger
 	stop       context.CancelFunc
 	workers    sync.WaitGroup
+	unmount    func(ctx context.Context, path string, lazy bool) error
 	status     func() Status
 	done       chan struct{}
 }
@@ -49,7 +50,7 @@ func Mount(dir string, o Options) (*Server, error) {
 	c.zeroFile = newZeroFile()
 
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{mountpoint: dir, catalog: c, log: o.Log, stop: stop, done: make(chan struct{})}
+	s := &Server{mountpoint: dir, catalog: c, log: o.Log, stop: stop, unmount: o.Unmount, done: make(chan struct{})}
 	s.status = func() Status { return c.status(dir) }
 	root := &rootNode{catalog: c, control: newControl(c, s.status)}
 	s.fuse, err = fuse.NewServer(gofs.NewNodeFS(root, fsOptions()), dir, mountOptions(o))
@@ -115,10 +116,10 @@ func (s *Server) Done() <-chan struct{} { return s.done }
 // nobody new can find it, and Unmount waits for its last user until ctx is
 // done. After that the end of the process gives its users errors.
 func (s *Server) Unmount(ctx context.Context) error {
-	err := mountpoint.Unmount(ctx, s.mountpoint, false)
+	err := s.unmount(ctx, s.mountpoint, false)
 	if errors.Is(err, unix.EBUSY) {
 		s.log.Info("the mount is in use: it is detached, and ends with its last user", "mountpoint", s.mountpoint)
-		err = mountpoint.Unmount(ctx, s.mountpoint, true)
+		err = s.unmount(ctx, s.mountpoint, true)
 	}
 	if err != nil && !errors.Is(err, mountpoint.ErrNotMounted) {
 		return fmt.Errorf("unmount %s: %w", s.mountpoint, err)

@@ -27,6 +27,7 @@ func runMount(ctx context.Context, flags *pflag.FlagSet, args []string) error {
 	options := flags.StringArrayP("options", "o", nil, "mount `OPTIONS`: "+mounting.KnownOptions())
 	flags.StringVar(&o.LogFile, "log-file", "", "write the log to `FILE` (default syslog, in the foreground standard error)")
 	flags.BoolVarP(&o.Verbose, "verbose", "v", false, "log more: images that are opened and closed, views that come and go")
+	flags.BoolVar(&o.Sandbox, "sandbox", false, "once mounted, let the server open no files but those beneath the sources and the folders given for images")
 	source := sourceFlags(flags)
 	if err := parse(flags, args, 2, -1); err != nil {
 		return err

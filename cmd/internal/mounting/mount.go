@@ -33,6 +33,9 @@ type Options struct {
 	LogFile string
 	// Verbose logs more than what needs attention.
 	Verbose bool
+	// Sandbox takes from the server, once it has mounted, all rights that it
+	// does not need.
+	Sandbox bool
 }
 
 // Mount mounts, and serves in the background unless told otherwise. When ctx
@@ -75,9 +78,21 @@ func serve(ctx context.Context, o Options, ready func(log *os.File) error) error
 	dump := make(chan os.Signal, 1)
 	signal.Notify(dump, unix.SIGUSR1) // early, as it kills who does not listen
 	defer signal.Stop(dump)
+	if o.Sandbox {
+		u, err := startUnmounter(o.Mountpoint)
+		if err != nil {
+			return err
+		}
+		o.Unmount = u.unmount
+	}
 	server, err := fs.Mount(o.Mountpoint, o.Options)
 	if err != nil {
 		return mountError(o.Mountpoint, err)
+	}
+	if o.Sandbox {
+		if err := enterSandbox(o); err != nil {
+			return errors.Join(err, end(server, o.Mountpoint, log))
+		}
 	}
 	log.Info("mounted", "mountpoint", o.Mountpoint, "pid", os.Getpid())
 	if err := ready(log.file); err != nil {
