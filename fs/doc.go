@@ -8,9 +8,9 @@
 //	/                  rootNode     the views
 //	/web.raw           viewNode     one flat image in one target format
 //	/.flatimg/         controlNode  not listed, found by name
-//	/.flatimg/errors   textNode     one line per image that has no view: "path: reason"
+//	/.flatimg/errors   textNode     one line per image that can't be shown or read: "path: reason"
 //	/.flatimg/pid      textNode     process ID of the server
-//	/.flatimg/status   textNode     JSON: sources, views with their chains, errors
+//	/.flatimg/status   textNode     JSON: a [Status]
 //
 // # Which files are images
 //
@@ -40,11 +40,30 @@
 // Sources are polled each second, and at each listing and each lookup of a
 // name that is not there. A view is bound to the state of all files of its
 // chain (device, inode, size, mtime, ctime). When one differs, the name gets a
-// new node and the kernel is told to drop the old one; whoever has the old one
-// open goes on reading the old files. If instead a file was overwritten in
-// place, readers of the old node get EIO and the log says which file: a view
-// never mixes two states, save for what was read in the second before the
-// change was seen.
+// new node and the kernel is told to drop the old one. Who opens the old node
+// meanwhile, because the kernel still knows it, gets ESTALE, upon which the
+// kernel looks the name up anew: an open never gives an old state.
+//
+// Files that were replaced or deleted are still there for who has the old node
+// open, and are read on. If a file was overwritten or truncated in place, or can
+// be reached no more, readers of the old node get EIO, and the log and errors
+// say which file and when: a view never mixes two states. For that, what was
+// read is answered only after a look at the files that it comes from; at the
+// others, too, every few milliseconds and whenever metadata was read. So what
+// reaches this process is right from the moment of the change on, save for
+// pages that are on their way to a reader just then. What the kernel has cached
+// of the view it is told to drop, within a second. Changes that leave size and
+// mtime alone are not seen, nor are those of block devices.
+//
+// # Writers
+//
+// An open image has QEMU's locks of a reader, so that nobody writes to it.
+// Looking at images in passing takes no locks: a virtual machine may start at
+// any time on an image of which no view is open. An image that is being
+// written has no view until its writer has gone. With [layers.Options]
+// ForceShare it has one: the layer that has a writer is not watched, nothing
+// of the view is kept by the kernel from one open to the next, and what is read
+// may be a mix of states. Log and status say so.
 //
 // # Caching
 //
@@ -54,8 +73,9 @@
 // after a walk over the image's whole map; LOOKUP must not wait for that, so
 // it answers with attributes that expire at once and the first GETATTR answers
 // with complete ones. For that reason the kernel does no permission checks of
-// its own (default_permissions), as each open would ask for attributes:
-// everybody who may enter the mount may read all of it.
+// its own (default_permissions) while only the mounting user may enter at all:
+// each first open would wait for that walk. With [Options].AllowOther modes
+// matter, and the kernel checks them.
 //
 // An image is opened when somebody opens or stats a view of it, and closed
 // when nobody has used it for some seconds.
@@ -75,7 +95,8 @@
 // [syscall.EROFS] for all that writes; [syscall.EIO] for an image that can't be
 // read or has changed; [syscall.EACCES] for what needs a flag to be allowed;
 // [syscall.EMFILE], [syscall.ENFILE] and [syscall.ENOMEM] as they are. Reasons
-// are in the log, once until they change, and in .flatimg/errors.
+// are in the log, one line for each fault, with image, layer, guest and host
+// offset, and in .flatimg/errors.
 //
 // # Concurrency and deadlocks
 //
@@ -84,6 +105,9 @@
 // directory for that, which is held by whoever waits for a lookup, which may
 // be waiting for the scan. No lock is held while the kernel is told. A lookup
 // waits for a scan a limited time, because a source may lead into this mount.
+//
+// An image is opened under a lock of its own, for which nobody but its own users
+// waits: a slow disk holds up the views of one image only.
 //
 // # How to abort
 //

@@ -250,13 +250,23 @@ user cmp "$4/disk.raw" "$5"
 test "$(user stat -c '%a %u' "$4/disk.raw")" = "400 65534"
 if user "$2" mount "$3" "$4"; then exit 1; fi
 user "$2" unmount "$4"
+user "$2" mount $6 "$3" "$4"
+user cmp "$4/disk.raw" "$5"
+pid=$(user cat "$4/.flatimg/pid")
+kill "$pid"
+while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+if mountpoint -q "$4"; then exit 1; fi
 if user "$2" mount --allow-other "$3" "$4"; then exit 1; fi
 if user "$2" mount "$3" /proc; then exit 1; fi
 `
+	sandbox := ""
+	if rig.HasLandlock() {
+		sandbox = "--sandbox"
+	}
 	want := filepath.Join(dir, "want")
 	rig.Run(t, "qemu-img", "convert", "-O", "raw", im.Top, want)
 	if err := os.Chmod(want, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	rig.Run(t, "unshare", "--mount", "sh", "-c", script, "sh", device, program, im.Top, point, want)
+	rig.Run(t, "unshare", "--mount", "sh", "-c", script, "sh", device, program, im.Top, point, want, sandbox)
 }

@@ -33,6 +33,14 @@ func NeedFUSE(t T) {
 	}
 }
 
+// NeedLandlock says that the test runs a process that takes rights from itself.
+func NeedLandlock(t T) {
+	t.Helper()
+	if !HasLandlock() {
+		missing(t, "the kernel has no Landlock")
+	}
+}
+
 // NeedRoot says that the test mounts file systems or makes loop devices.
 func NeedRoot(t T) {
 	t.Helper()

@@ -25,7 +25,7 @@ const (
 // and to use TCP. What is open stays so, the log among it.
 func enterSandbox(o Options) error {
 	// Before it can't be read any more: times are told in the local zone.
-	time.Now().Zone()
+	_, _ = time.Now().Zone()
 	version, err := ll.LandlockGetABIVersion()
 	if err != nil || version < 1 {
 		return &cli.Error{
