@@ -78,6 +78,9 @@ func TestMountSandbox(t *testing.T) {
 // TestMountSandboxBusy ends a sandboxed server by a signal while a view is open.
 func TestMountSandboxBusy(t *testing.T) {
 	rig.NeedLandlock(t)
+	if testing.Short() {
+		t.Skip("it waits for the server to lose patience")
+	}
 	im := small(t, t.TempDir(), "disk", 1)
 	point := t.TempDir()
 	server := rig.StartFlatimg(t, "mount", "--foreground", "--sandbox", im.Top, point)

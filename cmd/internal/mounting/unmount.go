@@ -25,7 +25,7 @@ func Unmount(ctx context.Context, path string, lazy bool) error {
 	}
 	switch {
 	case mount == nil:
-		return failed(path, mountpoint.ErrNotMounted, "")
+		return failed(path, mountpoint.ErrNotMounted, "findmnt -t fuse.flatimg lists the mounts there are")
 	case !mount.IsOurs():
 		return failed(path, fmt.Errorf("the mount there is of type %s, not flatimg", mount.Type), "umount "+mount.Point)
 	}
