@@ -19,7 +19,7 @@ import (
 
 // endWithin is how long readers have after a signal to come to an end. After
 // that the process ends and they get errors.
-const endWithin = 4 * time.Second
+const endWithin = 3 * time.Second
 
 // Options of [Mount].
 type Options struct {
