@@ -94,7 +94,7 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, up.Close()) }()
+	defer func() { err = errors.Join(err, up.Close(false)) }()
 	defer o.Meter.Stop()
 
 	e := export{Options: o, image: im, report: &Report{}}
@@ -108,7 +108,7 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 		if beside, err = e.openCompanion(ctx, up, c.name); err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, beside.Close()) }()
+		defer func() { err = errors.Join(err, beside.Close(false)) }()
 		if err := e.place(ctx, beside, c); err != nil {
 			return nil, err
 		}
@@ -175,7 +175,7 @@ func (e *export) openCompanion(ctx context.Context, up servers.Upload, name stri
 	}
 	if want := path.Join(path.Dir(up.String()), name); path.Clean(beside.String()) != want {
 		err := cli.Usagef("%s: its companion would be %s, not %s: end DEST with the name of a file or with a slash", up, beside, want)
-		return nil, errors.Join(err, beside.Close())
+		return nil, errors.Join(err, beside.Close(false))
 	}
 	return beside, nil
 }
@@ -274,7 +274,7 @@ func (e *export) send(ctx context.Context, up servers.Upload, src *source) ([]by
 		sum, err = hashFile(ctx, src)
 		return err
 	})
-	group.Go(func() error { return up.Send(ctx, src, e.Meter.Add) })
+	group.Go(func() error { return up.Send(ctx, src, sendLog{e.Meter}) })
 	return sum, group.Wait()
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/progress"
 	"flatimg/cmd/internal/servers"
 	"flatimg/convert"
@@ -106,38 +105,26 @@ func verifyFile(ctx context.Context, src servers.Source, t convert.Target, meter
 // returns who has computed it there: the server if it can, else this program,
 // by reading back.
 func verifySent(ctx context.Context, up servers.Upload, want []byte, size int64, meter *progress.Meter) (string, error) {
-	got, by, err := sumOf(ctx, up, size, meter)
-	if err != nil {
-		return "", err
-	}
-	if !bytes.Equal(want, got) {
-		return "", &cli.Error{
-			Err:  fmt.Errorf("%s: what arrived differs from what was sent: SHA-256 is %x (%s), must be %x", up, got, by, want),
-			Hint: "nothing was published; try again, and suspect the server's disk or memory",
-			Code: cli.ExitServer,
-		}
-	}
-	return by, nil
-}
-
-func sumOf(ctx context.Context, up servers.Upload, size int64, meter *progress.Meter) (sum []byte, by string, err error) {
-	if s, ok := up.(servers.Summer); ok {
+	if v, ok := up.(servers.Verifier); ok {
 		meter.Start("verifying on the server", 0)
-		sum, by, err := s.Sum(ctx)
+		by, err := v.Verify(ctx, want)
 		if !errors.Is(err, errors.ErrUnsupported) {
-			return sum, by, err
+			return by, err
 		}
 	}
 	r, ok := up.(servers.ReadBacker)
 	if !ok {
-		return nil, "", fmt.Errorf("%s: %w: what arrived can't be verified", up, errors.ErrUnsupported)
+		return "", fmt.Errorf("%s: %w: what arrived can't be verified", up, errors.ErrUnsupported)
 	}
 	meter.Start("reading back", size)
 	h := sha256.New()
-	if err := r.ReadBack(ctx, io.MultiWriter(h, counter{meter})); err != nil {
-		return nil, "", err
+	if err := r.ReadBack(ctx, io.MultiWriter(h, counter{meter}), 0, size); err != nil {
+		return "", err
 	}
-	return h.Sum(nil), "read back", nil
+	if got := h.Sum(nil); !bytes.Equal(want, got) {
+		return "", servers.Differs(up.String(), got, "read back", want)
+	}
+	return "read back", nil
 }
 
 // counter counts what is written to it.

@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"syscall"
@@ -27,5 +28,28 @@ func noSpace(where string, need, free int64) error {
 	return &cli.Error{
 		Err:  fmt.Errorf("%s: %w: %s needed, %s free", where, syscall.ENOSPC, cli.FormatSize(need), cli.FormatSize(free)),
 		Code: cli.ExitNoSpace,
+	}
+}
+
+// serverError says of which destination and of what an error of a server is; an
+// error that has its exit code keeps it. Nil stays nil.
+func serverError(where, what string, err error) error {
+	if err == nil || is[*cli.Error](err) {
+		return err
+	}
+	return &cli.Error{Err: fmt.Errorf("%s: %s: %w", where, what, err), Code: cli.ExitServer}
+}
+
+// noVerification is what a [Verifier] returns whose server has no checksum.
+func noVerification(where, why string) error {
+	return fmt.Errorf("%s: %s: %w", where, why, errors.ErrUnsupported)
+}
+
+// Differs is the error for what arrived otherwise than it was sent.
+func Differs(where string, got []byte, by string, want []byte) error {
+	return &cli.Error{
+		Err:  fmt.Errorf("%s: what arrived differs from what was sent: the checksum is %x (%s), must be %x", where, got, by, want),
+		Hint: "nothing was published; try again, and suspect the server's disk or memory",
+		Code: cli.ExitServer,
 	}
 }

@@ -30,6 +30,14 @@ type fileUpload struct {
 var _ = (Local)((*fileUpload)(nil))
 var _ = (ReadBacker)((*fileUpload)(nil))
 
+func openFileURL(_ context.Context, dest string, o Options) (Upload, error) {
+	path, err := filePath(dest)
+	if err != nil {
+		return nil, err
+	}
+	return openFile(path, o)
+}
+
 // openFile checks the target and its folder.
 func openFile(dest string, o Options) (Upload, error) {
 	path, err := targetPath(dest, o.Name)
@@ -107,7 +115,7 @@ func (u *fileUpload) Create() (*os.File, error) {
 	return part.File, nil
 }
 
-func (u *fileUpload) Send(ctx context.Context, src Source, sent func(n int64)) error {
+func (u *fileUpload) Send(ctx context.Context, src Source, log Log) error {
 	need, err := dataSize(src)
 	if err != nil {
 		return err
@@ -122,7 +130,7 @@ func (u *fileUpload) Send(ctx context.Context, src Source, sent func(n int64)) e
 	if err := f.Truncate(src.Size()); err != nil {
 		return u.wrap(err)
 	}
-	if err := (sender{f, fileWorkers, fileChunk, sent}).send(ctx, src); err != nil {
+	if err := (sender{dst: f, workers: fileWorkers, chunk: fileChunk, log: log}).send(ctx, src); err != nil {
 		return u.wrap(err)
 	}
 	return u.wrap(f.Sync())
@@ -138,13 +146,12 @@ func freeSpace(dir string) (int64, bool) {
 }
 
 // ReadBack implements [ReadBacker].
-func (u *fileUpload) ReadBack(ctx context.Context, w io.Writer) error {
-	fi, err := u.part.Stat()
-	if err != nil {
-		return u.wrap(err)
+func (u *fileUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
+	r := io.NewSectionReader(u.part, off, length)
+	n, err := io.CopyBuffer(w, contextReader{ctx, r}, make([]byte, fileChunk))
+	if err == nil && n < length {
+		err = io.ErrUnexpectedEOF
 	}
-	r := io.NewSectionReader(u.part, 0, fi.Size())
-	_, err = io.CopyBuffer(w, contextReader{ctx, r}, make([]byte, fileChunk))
 	return u.wrap(err)
 }
 
@@ -156,8 +163,8 @@ func (u *fileUpload) Publish(context.Context) error {
 	return u.wrap(err)
 }
 
-// Close implements [Upload].
-func (u *fileUpload) Close() error {
+// Close implements [Upload]. A later run can't find a file without a name.
+func (u *fileUpload) Close(bool) error {
 	if u.part == nil {
 		return nil
 	}
@@ -182,7 +189,7 @@ type contextReader struct {
 }
 
 func (r contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
+	if err := context.Cause(r.ctx); err != nil {
 		return 0, err
 	}
 	return r.Reader.Read(p)

@@ -34,8 +34,8 @@ func sendFile(t *testing.T, path string, src Source, o Options) error {
 	if err != nil {
 		return err
 	}
-	defer up.Close()
-	if err := up.Send(t.Context(), src, func(int64) {}); err != nil {
+	defer up.Close(false)
+	if err := up.Send(t.Context(), src, &testLog{}); err != nil {
 		return err
 	}
 	return up.Publish(t.Context())
@@ -77,13 +77,13 @@ func TestFileUploadReadsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer up.Close()
+	defer up.Close(false)
 	src := newSource(3<<20, chunk{100, 1 << 20})
-	if err := up.Send(t.Context(), src, func(int64) {}); err != nil {
+	if err := up.Send(t.Context(), src, &testLog{}); err != nil {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
-	if err := up.(ReadBacker).ReadBack(t.Context(), &got); err != nil {
+	if err := up.(ReadBacker).ReadBack(t.Context(), &got, 0, src.Size()); err != nil {
 		t.Fatal(err)
 	}
 	want := make([]byte, src.Size())
@@ -100,10 +100,10 @@ func TestUnpublishedIsRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := up.Send(t.Context(), newSource(10, chunk{0, 10}), func(int64) {}); err != nil {
+	if err := up.Send(t.Context(), newSource(10, chunk{0, 10}), &testLog{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := up.Close(); err != nil {
+	if err := up.Close(false); err != nil {
 		t.Error(err)
 	}
 	if got := names(t, dir); got != "" {
@@ -154,7 +154,7 @@ func TestExistsAtTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := up.Send(t.Context(), newSource(10, chunk{0, 10}), func(int64) {}); err != nil {
+	if err := up.Send(t.Context(), newSource(10, chunk{0, 10}), &testLog{}); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, path, "somebody else's")
@@ -162,7 +162,7 @@ func TestExistsAtTheEnd(t *testing.T) {
 	if e, ok := errors.AsType[*cli.Error](err); !ok || e.Code != cli.ExitExists {
 		t.Errorf("%v, want exit code %d", err, cli.ExitExists)
 	}
-	up.Close()
+	up.Close(false)
 	if b, _ := os.ReadFile(path); string(b) != "somebody else's" {
 		t.Errorf("replaced by %q", b)
 	}

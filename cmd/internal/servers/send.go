@@ -14,20 +14,37 @@ type sender struct {
 	// workers write at the same time, chunk bytes each.
 	workers int
 	chunk   int64
-	sent    func(n int64)
+	// from is the offset before which all has arrived in an earlier run.
+	from int64
+	log  Log
+	// arrived, which may be nil, is called with the offset before which all
+	// has arrived, whenever that grows.
+	arrived func(off int64)
 }
 
 // chunk is a piece of data of a source, in bytes.
 type chunk struct{ off, length int64 }
 
-// send writes all data of src; holes are left out. Chunks are begun in the
-// order of their offsets.
+// send writes all data of src at and after s.from; holes are left out. Chunks
+// are begun in the order of their offsets.
 func (s sender) send(ctx context.Context, src Source) error {
+	type begun struct {
+		chunk
+		*pending
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	chunks := make(chan chunk)
+	chunks := make(chan begun)
+	f := &front{advance: s.arrived}
 	group.Go(func() error {
 		defer close(chunks)
-		return s.split(ctx, src, chunks)
+		return eachChunk(src, s.from, s.chunk, func(c chunk) error {
+			select {
+			case chunks <- begun{c, f.begin(c.off + c.length)}:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
 	})
 	for range s.workers {
 		group.Go(func() error {
@@ -36,6 +53,7 @@ func (s sender) send(ctx context.Context, src Source) error {
 				if err := s.sendChunk(src, buf[:c.length], c.off); err != nil {
 					return err
 				}
+				f.arrive(c.pending)
 			}
 			return nil
 		})
@@ -43,18 +61,48 @@ func (s sender) send(ctx context.Context, src Source) error {
 	return group.Wait()
 }
 
-// split cuts the data of src into chunks.
-func (s sender) split(ctx context.Context, src Source, chunks chan<- chunk) error {
-	for off := int64(0); off < src.Size(); {
+func (s sender) sendChunk(src Source, buf []byte, off int64) error {
+	if err := readSource(src, buf, off); err != nil {
+		return err
+	}
+	if _, err := s.dst.WriteAt(buf, off); err != nil {
+		return err
+	}
+	s.log.Sent(int64(len(buf)))
+	return nil
+}
+
+// readSource fills buf with the bytes of src at off.
+func readSource(src Source, buf []byte, off int64) error {
+	if n, err := src.ReadAt(buf, off); n < len(buf) {
+		return lasting{fmt.Errorf("read what is to be sent at offset %#x: %w", off, err)}
+	}
+	return nil
+}
+
+// eachChunk calls f for the data of src at and after from in pieces of at most
+// size bytes, in order.
+func eachChunk(src Source, from, size int64, f func(chunk) error) error {
+	return eachRun(src, from, func(start, end int64) error {
+		for ; start < end; start += size {
+			if err := f(chunk{start, min(size, end-start)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// eachRun calls f for each run of data of src at and after from, in order.
+func eachRun(src Source, from int64, f func(start, end int64) error) error {
+	for off := from; off < src.Size(); {
 		start, end, err := src.NextData(off)
 		if err != nil {
-			return err
+			return lasting{err}
 		}
-		for ; start < end; start += s.chunk {
-			select {
-			case chunks <- chunk{start, min(s.chunk, end-start)}:
-			case <-ctx.Done():
-				return ctx.Err()
+		if start < end {
+			if err := f(start, end); err != nil {
+				return err
 			}
 		}
 		off = end
@@ -62,27 +110,18 @@ func (s sender) split(ctx context.Context, src Source, chunks chan<- chunk) erro
 	return nil
 }
 
-func (s sender) sendChunk(src Source, buf []byte, off int64) error {
-	if n, err := src.ReadAt(buf, off); n < len(buf) {
-		return fmt.Errorf("read what is to be sent at offset %#x: %w", off, err)
-	}
-	if _, err := s.dst.WriteAt(buf, off); err != nil {
-		return err
-	}
-	s.sent(int64(len(buf)))
-	return nil
-}
-
-// dataSize returns how many bytes of src are not holes.
-func dataSize(src Source) (int64, error) {
-	var sum int64
-	for off := int64(0); off < src.Size(); {
-		start, end, err := src.NextData(off)
+// dataBefore returns how many bytes of src before off are not holes.
+func dataBefore(src Source, off int64) (sum int64, err error) {
+	for at := int64(0); at < off; {
+		start, end, err := src.NextData(at)
 		if err != nil {
 			return 0, err
 		}
-		sum += end - start
-		off = end
+		sum += max(0, min(end, off)-start)
+		at = end
 	}
 	return sum, nil
 }
+
+// dataSize returns how many bytes of src are not holes.
+func dataSize(src Source) (int64, error) { return dataBefore(src, src.Size()) }

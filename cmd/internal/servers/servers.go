@@ -1,32 +1,45 @@
-// Package servers brings a file to where people keep images: a folder of this
-// machine, or a server that a URL names. Each protocol has a file of its own.
+// Package servers brings a file to where people keep images, and back: a folder
+// or a block device of this machine, or a server that a URL names. Each protocol
+// has files of its own, and a line in [schemes].
 //
 // [Open] parses the destination, connects, and checks what can be checked
 // before any byte moves; it returns an [Upload]. Whoever has bytes to send calls
-// [Upload.Send], verifies what arrived, and calls [Upload.Publish].
+// [Upload.Send], verifies what arrived, and calls [Upload.Publish]. [OpenSource]
+// is the way back; it returns a [Download].
 //
 // # Nothing partial
 //
 // What is sent goes to a place where nobody looks for it: a file without a name
 // where the file system knows such, else a hidden name ".NAME.part-XXXX" in the
-// target's folder. Publish gives it the final name at once. [Upload.Close]
-// removes it unless it was published. A kill -9 can leave a hidden file, never
-// the final name.
+// target's folder, or what the protocol has for it (a multipart upload, a blob
+// that no manifest names). Publish gives it the final name at once.
+//
+// # Going on
+//
+// A protocol that can go on with what an earlier run has sent tells its [Log]
+// what that takes ([Log.Keep]): a part's name, an upload's id, how much has
+// arrived. Whoever calls keeps it, and gives it to the next run as
+// [Options.Resume]. [Upload.Close] removes what was not published, unless it is
+// told to leave it for that.
+//
+// Within a run, requests that failed for a reason that may pass are tried again;
+// see [Options.Retries].
 //
 // # Abilities
 //
-// A protocol has the three methods of Upload, and pulls the bytes from a
-// [Source] in the order and size that suit it, holes left out where it can. What
-// only some can do stands in interfaces of its own: [Local], [Summer],
-// [ReadBacker]. An Upload without one of them lacks the ability.
+// A protocol has the methods of Upload, and pulls the bytes from a [Source] in
+// the order and size that suit it, holes left out where it can. What only some
+// can do stands in interfaces of its own: [Local], [Checker], [Verifier],
+// [ReadBacker], [Sparse], [Summer]. A type without one of them lacks the
+// ability.
 package servers
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 )
 
 // Source is a file to send. It is read by several goroutines at once.
@@ -42,18 +55,37 @@ type Source interface {
 // Upload is one file on its way to its destination. Its methods are called one
 // after the other.
 type Upload interface {
-	// Send copies src to where nobody looks for it yet, and makes it durable
-	// where the protocol has a word for that. It calls sent with the number of
-	// bytes as they leave, from several goroutines; holes are not counted.
-	Send(ctx context.Context, src Source, sent func(n int64)) error
+	// Send brings src to where nobody looks for it yet, and makes it durable
+	// where the protocol has a word for that. With [Options.Resume] it goes on
+	// with what an earlier run has sent, where that is still there.
+	Send(ctx context.Context, src Source, log Log) error
 	// Publish makes what was sent appear under its final name, whole and at
 	// once. An existing file is an error unless [Options.Force] is set.
 	Publish(ctx context.Context) error
-	// Close ends the connection. What was not published is removed, which
-	// takes a few seconds at most even when the server does not answer.
-	Close() error
-	// String is the destination for people, without secrets.
+	// Close ends the connection. What was not published is removed, unless keep
+	// is set and a later run can go on with it; that takes a few seconds at
+	// most even when the server does not answer.
+	Close(keep bool) error
+	// String is the destination for people, without secrets. The last element
+	// of its path is the name that the file will have.
 	String() string
+}
+
+// Log is told how an upload goes. Its methods are safe for concurrent use.
+type Log interface {
+	// Sent counts n bytes of data that have left; holes are not counted. A
+	// negative number takes back what has to be sent again.
+	Sent(n int64)
+	// Kept counts n bytes of data that an earlier run has sent, so that they
+	// need not be sent again.
+	Kept(n int64)
+	// Keep notes what the next run needs to go on, as JSON; it replaces what
+	// was noted before. The first time it has reached the disk on return:
+	// call it before making something on the server that would be left over.
+	Keep(state any)
+	// Say tells the user something that is not an error, as a sentence without
+	// capital and full stop.
+	Say(format string, args ...any)
 }
 
 // Local is an Upload to this machine. Its caller can write the file itself, in
@@ -67,37 +99,136 @@ type Local interface {
 	Create() (*os.File, error)
 }
 
-// Summer is an Upload whose server can compute a checksum itself.
-type Summer interface {
-	// Sum returns the SHA-256 of what the server has received, and who
-	// computed it. An error that wraps [errors.ErrUnsupported]: this server
-	// doesn't after all.
-	Sum(ctx context.Context) (sum []byte, by string, err error)
+// File says what is about to be sent.
+type File struct {
+	// Format and Subformat are those of the target, as convert names them:
+	// "vmdk", "streamOptimized". An empty Subformat is the default one.
+	Format, Subformat string
+	// Size of the file, and Data, what of it is not holes, in bytes.
+	Size, Data int64
+	// VirtualSize is that of the guest's disk in bytes.
+	VirtualSize int64
+}
+
+// Checker is an Upload that knows before any byte is sent whether the server
+// would refuse the file: no space, too large, a format that it does not take.
+type Checker interface {
+	Check(ctx context.Context, f File) error
+}
+
+// Verifier is an Upload whose server computes checksums itself.
+type Verifier interface {
+	// Verify compares what the server has received with what was sent, whose
+	// SHA-256 is sum; nil where that is not known. It returns who has computed
+	// what: "sha256sum on the server". An error that wraps
+	// [errors.ErrUnsupported]: this server doesn't after all.
+	Verify(ctx context.Context, sum []byte) (by string, err error)
 }
 
 // ReadBacker is an Upload that can read what it has sent.
 type ReadBacker interface {
-	// ReadBack writes all that was sent to w, in order.
-	ReadBack(ctx context.Context, w io.Writer) error
+	// ReadBack writes the bytes [off, off+length) of what was sent to w, in
+	// order.
+	ReadBack(ctx context.Context, w io.Writer, off, length int64) error
 }
 
-// Options say how a destination is opened.
+// Download is one file at a server. Its methods are safe for concurrent use.
+type Download interface {
+	// Size in bytes; -1: the server does not tell.
+	Size() int64
+	// Version tells states of the file from each other: what it was changed to
+	// has another one. Empty: the server does not tell, so that nobody can go
+	// on with what an earlier run has fetched.
+	Version() string
+	// Read writes the bytes [off, off+length) to w, in order. A length of -1
+	// means to the end. It fails when the file is not of that version any more.
+	// It is not tried again: what w has got has arrived.
+	Read(ctx context.Context, w io.Writer, off, length int64) error
+	// Lanes is how many calls of Read at a time are of use.
+	Lanes() int
+	// Close ends the connection.
+	Close() error
+	// String is the source for people, without secrets. The last element of its
+	// path is the file's name.
+	String() string
+}
+
+// Sparse is a Download that knows where the file has data.
+type Sparse interface {
+	// NextData is that of [Source].
+	NextData(ctx context.Context, off int64) (start, end int64, err error)
+}
+
+// Checksum is one that a server tells.
+type Checksum struct {
+	// Algorithm is "sha256", "sha512" or "md5".
+	Algorithm string
+	Sum       []byte
+	// By says who has computed it: "sha256sum on the server".
+	By string
+}
+
+// Summer is a Download whose server knows a checksum of the file.
+type Summer interface {
+	// Checksum returns it. An error that wraps [errors.ErrUnsupported]: this
+	// server doesn't after all.
+	Checksum(ctx context.Context) (Checksum, error)
+}
+
+// Fetcher is a Download that can't be read in parts, and writes a file by itself.
+type Fetcher interface {
+	// Fetch writes the file to path, where an earlier run may have left a part
+	// of it, and calls got with the number of bytes as they arrive.
+	Fetch(ctx context.Context, path string, got func(n int64)) error
+}
+
+// Options say how a destination or a source is opened. The zero value is the
+// default of each.
 type Options struct {
 	// Name of the file for a destination that is a folder.
 	Name string
-	// Force replaces an existing file.
+	// Force replaces an existing file, and overwrites a device.
 	Force bool
+	// Direct sends to the final name where the server can't rename. What fails
+	// leaves a partial file there, if the server does.
+	Direct bool
+	// Resume is what an earlier run has kept by [Log.Keep].
+	Resume json.RawMessage
+	// Connections is the most connections, or requests at a time where one
+	// connection takes several. Default: what suits the protocol.
+	Connections int
+	// Retries is how often in a row something is tried again that has failed
+	// for a reason that may pass; -1: never. Default: 5.
+	Retries int
+	// BandwidthLimit in bytes a second for programs that send by themselves;
+	// 0: none. Who reads a Source or writes what a Download reads limits itself.
+	BandwidthLimit int64
 	// SSH is the command line that starts ssh, for a shell. Default: "ssh".
 	SSH string
+	// CACert is the path of a file of PEM certificates to trust in place of the
+	// system's.
+	CACert string
+	// User and PasswordFile, the path of a file whose first line is a password,
+	// are for servers that want such. Default: what the protocol's environment
+	// variables and configuration files say.
+	User, PasswordFile string
 }
 
-// scheme opens destinations of one kind.
+// scheme opens destinations and sources of one kind.
 type scheme struct {
 	name string
 	open func(ctx context.Context, dest string, o Options) (Upload, error)
+	// source is nil where nothing can be fetched.
+	source func(ctx context.Context, src string, o Options) (Download, error)
 }
 
-var schemes = []scheme{{"sftp", openSFTP}}
+// schemes returns all, in the order in which they are told.
+func schemes() []scheme {
+	return []scheme{
+		{"file", openFileURL, nil},
+		{"sftp", openSFTP, nil},
+	}
+}
 
 // Open opens the destination dest, a path or a URL. It fails when the server
 // can't be reached, when the folder is missing, and when the target exists.
@@ -106,34 +237,25 @@ func Open(ctx context.Context, dest string, o Options) (Upload, error) {
 	if !ok {
 		return openFile(dest, o)
 	}
-	for _, s := range schemes {
+	for _, s := range schemes() {
 		if s.name == name {
 			return s.open(ctx, dest, o)
 		}
 	}
-	return nil, usage(fmt.Errorf("%s: no way to send to %s:// destinations", dest, name), "DEST is a path or one of: %s; a path with :// in it starts with ./", supported())
+	return nil, unknownScheme("DEST", dest, name)
 }
 
-// IsURL says whether dest names a server and not a path.
-func IsURL(dest string) bool {
-	_, ok := schemeOf(dest)
-	return ok
-}
-
-// schemeOf returns the scheme of a URL. A path that has "://" in it is one when
-// it starts with a slash or a dot.
-func schemeOf(dest string) (string, bool) {
-	name, _, ok := strings.Cut(dest, "://")
-	if !ok || name == "" || strings.ContainsAny(name, "/.") {
-		return "", false
+// OpenSource opens the file src, a path or a URL, for fetching. It fails when
+// the server can't be reached and when there is no such file.
+func OpenSource(ctx context.Context, src string, o Options) (Download, error) {
+	name, ok := schemeOf(src)
+	if !ok {
+		return nil, fmt.Errorf("%s: not a URL", src)
 	}
-	return strings.ToLower(name), true
-}
-
-func supported() string {
-	names := make([]string, len(schemes))
-	for i, s := range schemes {
-		names[i] = s.name + "://"
+	for _, s := range schemes() {
+		if s.name == name && s.source != nil {
+			return s.source(ctx, src, o)
+		}
 	}
-	return strings.Join(names, ", ")
+	return nil, unknownScheme("SRC", src, name)
 }

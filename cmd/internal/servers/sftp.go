@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -45,7 +46,7 @@ type sftpUpload struct {
 	hangUp context.CancelFunc
 }
 
-var _ = (Summer)((*sftpUpload)(nil))
+var _ = (Verifier)((*sftpUpload)(nil))
 var _ = (ReadBacker)((*sftpUpload)(nil))
 
 func openSFTP(ctx context.Context, dest string, o Options) (Upload, error) {
@@ -65,7 +66,7 @@ func openSFTP(ctx context.Context, dest string, o Options) (Upload, error) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		u.Close()
+		u.Close(false)
 		return nil, err
 	}
 	return u, nil
@@ -92,7 +93,7 @@ func (u *sftpUpload) connect(ctx context.Context) error {
 		return u.unreachable(ssh.errs.String(), err)
 	}
 	if !stop() {
-		u.Close()
+		u.Close(false)
 		return context.Cause(ctx)
 	}
 	u.packet = sftpPacket
@@ -158,7 +159,7 @@ func (u *sftpUpload) String() string {
 	return b.String()
 }
 
-func (u *sftpUpload) Send(ctx context.Context, src Source, sent func(n int64)) error {
+func (u *sftpUpload) Send(ctx context.Context, src Source, log Log) error {
 	if err := u.checkSpace(src); err != nil {
 		return err
 	}
@@ -178,7 +179,7 @@ func (u *sftpUpload) Send(ctx context.Context, src Source, sent func(n int64)) e
 	if err := f.Truncate(src.Size()); err != nil {
 		return u.fail("set its size", err)
 	}
-	s := sender{f, int(sftpInFlight / u.packet), u.packet, sent}
+	s := sender{dst: f, workers: int(sftpInFlight / u.packet), chunk: u.packet, log: log}
 	if err := s.send(ctx, src); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -229,25 +230,32 @@ func (u *sftpUpload) explain(err error) error {
 	return err
 }
 
-// Sum implements [Summer] with a second connection.
-func (u *sftpUpload) Sum(ctx context.Context) ([]byte, string, error) {
+// Verify implements [Verifier] with a second connection.
+func (u *sftpUpload) Verify(ctx context.Context, want []byte) (string, error) {
 	const program = "sha256sum"
+	if want == nil {
+		return "", noVerification(u.String(), "the SHA-256 is not known")
+	}
 	// From standard input: with a file name, strange ones are escaped.
 	out, err := u.target.run(ctx, program+" < "+shellQuote(u.part))
 	if err := context.Cause(ctx); err != nil {
-		return nil, "", err
+		return "", err
 	}
 	text, _, _ := strings.Cut(string(out), " ")
 	sum, hexErr := hex.DecodeString(text)
-	if err != nil || hexErr != nil || len(sum) != 32 {
+	if err != nil || hexErr != nil || len(sum) != len(want) {
 		// No shell, no sha256sum, or no login without a prompt.
-		return nil, "", fmt.Errorf("%s: %s on the server: %w: %v", u, program, errors.ErrUnsupported, err)
+		return "", noVerification(u.String(), fmt.Sprintf("no %s on the server: %v", program, err))
 	}
-	return sum, program + " on the server", nil
+	by := program + " on the server"
+	if !bytes.Equal(sum, want) {
+		return "", Differs(u.String(), sum, by, want)
+	}
+	return by, nil
 }
 
 // ReadBack implements [ReadBacker].
-func (u *sftpUpload) ReadBack(ctx context.Context, w io.Writer) error {
+func (u *sftpUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(sftpGrace, u.hangUp) })
 	defer stop()
 	f, err := u.client.Open(u.part)
@@ -255,12 +263,21 @@ func (u *sftpUpload) ReadBack(ctx context.Context, w io.Writer) error {
 		return u.fail("read it back", err)
 	}
 	defer f.Close()
-	_, err = f.WriteTo(contextWriter{ctx, w})
+	if _, err := f.Seek(off, io.SeekStart); err != nil {
+		return u.fail("read it back", err)
+	}
+	n, err := io.CopyBuffer(onlyWriter{contextWriter{ctx, w}}, io.LimitReader(f, length), make([]byte, sftpInFlight))
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	if err == nil && n < length {
+		err = io.ErrUnexpectedEOF
+	}
 	return u.fail("read it back", err)
 }
+
+// onlyWriter hides ReadFrom, which would ignore the buffer of io.CopyBuffer.
+type onlyWriter struct{ io.Writer }
 
 // contextWriter ends with the context.
 type contextWriter struct {
@@ -305,7 +322,7 @@ func (u *sftpUpload) rename() error {
 }
 
 // Close implements [Upload].
-func (u *sftpUpload) Close() error {
+func (u *sftpUpload) Close(bool) error {
 	timer := time.AfterFunc(sftpGrace, u.hangUp)
 	defer timer.Stop()
 	var err error

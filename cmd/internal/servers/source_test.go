@@ -3,9 +3,12 @@ package servers
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -37,6 +40,32 @@ func (s *fakeSource) NextData(off int64) (start, end int64, err error) {
 	return s.Size(), s.Size(), nil
 }
 
+// testLog is a log that counts and keeps.
+type testLog struct {
+	sent, kept atomic.Int64
+
+	mu    sync.Mutex
+	state json.RawMessage
+	said  []string
+}
+
+var _ = (Log)((*testLog)(nil))
+
+func (l *testLog) Sent(n int64) { l.sent.Add(n) }
+func (l *testLog) Kept(n int64) { l.kept.Add(n) }
+
+func (l *testLog) Keep(state any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state, _ = json.Marshal(state)
+}
+
+func (l *testLog) Say(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said = append(l.said, fmt.Sprintf(format, args...))
+}
+
 // recorder remembers what was written where.
 type recorder struct {
 	mu     sync.Mutex
@@ -59,8 +88,9 @@ func (r *recorder) WriteAt(p []byte, off int64) (int, error) {
 func TestSend(t *testing.T) {
 	src := newSource(1000, chunk{10, 1}, chunk{100, 250}, chunk{500, 200}, chunk{999, 1})
 	r := &recorder{}
-	var sent int64
-	s := sender{dst: r, workers: 1, chunk: 100, sent: func(n int64) { sent += n }}
+	var arrived []int64
+	log := &testLog{}
+	s := sender{dst: r, workers: 1, chunk: 100, log: log, arrived: func(off int64) { arrived = append(arrived, off) }}
 	if err := s.send(t.Context(), src); err != nil {
 		t.Fatal(err)
 	}
@@ -68,8 +98,11 @@ func TestSend(t *testing.T) {
 	if !slices.Equal(r.chunks, want) {
 		t.Errorf("written %v, want %v", r.chunks, want)
 	}
-	if sent != 452 {
+	if sent := log.sent.Load(); sent != 452 {
 		t.Errorf("%d bytes counted, want 452", sent)
+	}
+	if want := []int64{11, 200, 300, 350, 600, 700, 1000}; !slices.Equal(arrived, want) {
+		t.Errorf("arrived %v, want %v", arrived, want)
 	}
 	if n, err := dataSize(src); n != 452 || err != nil {
 		t.Errorf("data size %d, %v; want 452", n, err)
@@ -79,14 +112,14 @@ func TestSend(t *testing.T) {
 func TestSendFails(t *testing.T) {
 	src := newSource(1<<20, chunk{0, 1 << 20})
 	for _, workers := range []int{1, 7} {
-		s := sender{dst: &recorder{full: 5000}, workers: workers, chunk: 100, sent: func(int64) {}}
+		s := sender{dst: &recorder{full: 5000}, workers: workers, chunk: 100, log: &testLog{}}
 		if err := s.send(t.Context(), src); !errors.Is(err, errFull) {
 			t.Errorf("%d workers: %v, want %v", workers, err, errFull)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	s := sender{dst: &recorder{}, workers: 3, chunk: 100, sent: func(int64) {}}
+	s := sender{dst: &recorder{}, workers: 3, chunk: 100, log: &testLog{}}
 	if err := s.send(ctx, src); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
