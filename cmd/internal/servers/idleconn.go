@@ -1,0 +1,53 @@
+package servers
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// idleTimeout is how long a read or a write on a connection may take: a line
+// that carries nothing for that long is broken.
+const idleTimeout = 2 * time.Minute
+
+// idleDialer makes connections on which nothing waits for ever.
+type idleDialer struct {
+	*net.Dialer
+	idle time.Duration
+}
+
+func (d idleDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := d.Dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &idleConn{c, d.idle}, nil
+}
+
+// idleConn bounds each write. Reads are bounded by who waits for an answer,
+// since an unused connection is read all the time.
+type idleConn struct {
+	net.Conn
+	idle time.Duration
+}
+
+func (c *idleConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.idle)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// idleReader ends a body that stands still: its cancel is called when a Read
+// takes longer than the idle time.
+type idleReader struct {
+	r      interface{ Read([]byte) (int, error) }
+	idle   time.Duration
+	cancel func()
+}
+
+func (r idleReader) Read(p []byte) (int, error) {
+	timer := time.AfterFunc(r.idle, r.cancel)
+	defer timer.Stop()
+	return r.r.Read(p)
+}
