@@ -16,12 +16,18 @@ import (
 
 // product is a file that an export makes.
 type product struct {
+	// role is mainFile, or the suffix of a companion.
+	role string
+	// name of the file.
 	name string
 	maker
 }
 
 // maker knows how a file is made.
 type maker interface {
+	// expected is what make will write; of a file whose size is not known
+	// beforehand zero.
+	expected() (Stats, error)
 	// make writes the file into f, which is new and empty, and makes it
 	// durable.
 	make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error)
@@ -32,6 +38,17 @@ type maker interface {
 
 // laidOut is a file that can be computed in any order.
 type laidOut struct{ convert.Target }
+
+func (l laidOut) expected() (Stats, error) {
+	stats := Stats{Size: l.Size()}
+	for run, err := range convert.DataRuns(l.Target, 0) {
+		if err != nil {
+			return stats, err
+		}
+		stats.Data += run.Length
+	}
+	return stats, nil
+}
 
 func (l laidOut) make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error) {
 	return Fill(ctx, f, l.Target, meter)
@@ -46,6 +63,8 @@ type packed struct {
 	disk convert.Disk
 	spec convert.Spec
 }
+
+func (p packed) expected() (Stats, error) { return Stats{}, nil }
 
 func (p packed) make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error) {
 	size, err := p.pack(ctx, &writeback{File: f}, "compressing", meter)

@@ -1,10 +1,16 @@
 package area
 
 import (
+	"context"
+	"iter"
 	"os"
 	"sync"
 
+	"golang.org/x/time/rate"
+
 	"flatimg/cmd/internal/servers"
+	"flatimg/convert"
+	"flatimg/layers"
 )
 
 // source is a complete file of the area, to be sent.
@@ -24,4 +30,127 @@ func (s *source) NextData(off int64) (start, end int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return nextData(s.File, off, s.size)
+}
+
+// Path is for programs that send files by themselves.
+func (s *source) Path() string { return s.Name() }
+
+// view is a target, to be sent as it is computed.
+type view struct {
+	convert.Target
+
+	// The iteration over the runs of data, which costs less to go on with than
+	// to begin anew.
+	mu   sync.Mutex
+	next func() (convert.Run, error, bool)
+	stop func()
+	run  convert.Run // the last one; Length 0: none
+}
+
+var _ = (servers.Source)((*view)(nil))
+
+// ReadAt implements [io.ReaderAt].
+func (v *view) ReadAt(p []byte, off int64) (int, error) { return convert.ReadAt(v.Target, p, off) }
+
+// NextData implements [servers.Source].
+func (v *view) NextData(off int64) (start, end int64, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	size := v.Size()
+	if off >= size {
+		return size, size, nil
+	}
+	if v.next == nil || off < v.run.Offset {
+		v.rewind(off)
+	}
+	for v.run.Offset+v.run.Length <= off {
+		run, err, ok := v.next()
+		if err != nil {
+			v.next = nil
+			return 0, 0, err
+		}
+		if !ok {
+			v.run = convert.Run{Offset: size}
+			return size, size, nil
+		}
+		v.run = run
+	}
+	return max(off, v.run.Offset), v.run.Offset + v.run.Length, nil
+}
+
+// rewind begins the iteration anew at off.
+func (v *view) rewind(off int64) {
+	if v.stop != nil {
+		v.stop()
+	}
+	v.next, v.stop = iter.Pull2(convert.DataRuns(v.Target, off))
+	v.run = convert.Run{Offset: off}
+}
+
+// Segments is for protocols that can send ranges of files without reading them.
+func (v *view) Segments(off, length int64) ([]layers.Segment, error) {
+	return v.AppendSegments(nil, off, length)
+}
+
+// close ends the iteration.
+func (v *view) close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.stop != nil {
+		v.stop()
+		v.stop, v.next = nil, nil
+	}
+}
+
+// limited is a source that is read no faster than a limiter allows.
+type limited struct {
+	servers.Source
+	ctx context.Context
+	*rate.Limiter
+}
+
+// limiterBurst in bytes is the most that is read at once.
+const limiterBurst = 1 << 20
+
+// newLimiter returns a limiter for n bytes a second; nil for 0, which means any
+// number.
+func newLimiter(n int64) *rate.Limiter {
+	if n == 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(n), limiterBurst)
+}
+
+// limit returns src as a source that l limits while ctx lasts.
+func limit(ctx context.Context, src servers.Source, l *rate.Limiter) servers.Source {
+	if l == nil {
+		return src
+	}
+	return limited{src, ctx, l}
+}
+
+// ReadAt implements [io.ReaderAt].
+func (l limited) ReadAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n := min(len(p)-done, limiterBurst)
+		if err := l.WaitN(l.ctx, n); err != nil {
+			return done, err
+		}
+		k, err := l.Source.ReadAt(p[done:done+n], off+int64(done))
+		done += k
+		if k < n {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// Path is that of the source, for programs that send files by themselves; empty
+// for others.
+func (l limited) Path() string {
+	if p, ok := l.Source.(interface{ Path() string }); ok {
+		return p.Path()
+	}
+	return ""
 }

@@ -3,6 +3,7 @@ package servers
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 )
 
@@ -24,6 +25,20 @@ func LocalPath(dest string) (path string, ok bool) {
 	}
 	path, err := filePath(dest)
 	return path, err == nil
+}
+
+// IsFolder says whether dest can take several files: an existing folder of this
+// machine, or a path or URL that ends with a slash.
+func IsFolder(dest string) bool {
+	if strings.HasSuffix(dest, "/") {
+		return true
+	}
+	path, isLocal := LocalPath(dest)
+	if !isLocal {
+		return false
+	}
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
 }
 
 // schemeOf returns the scheme of a URL. A path that has "://" in it is one when

@@ -99,12 +99,19 @@ type Local interface {
 	Create() (*os.File, error)
 }
 
+// Namer is an Upload whose file has a name that its String does not end with.
+type Namer interface {
+	// FileName is the name that the file will have, without folders.
+	FileName() string
+}
+
 // File says what is about to be sent.
 type File struct {
 	// Format and Subformat are those of the target, as convert names them:
 	// "vmdk", "streamOptimized". An empty Subformat is the default one.
 	Format, Subformat string
-	// Size of the file, and Data, what of it is not holes, in bytes.
+	// Size of the file, and Data, what of it is not holes, in bytes; 0: not
+	// known yet.
 	Size, Data int64
 	// VirtualSize is that of the guest's disk in bytes.
 	VirtualSize int64
