@@ -17,6 +17,7 @@ var exportVerb = verb{
 		flags.StringVar(&o.Format, "format", "", "target `FORMAT[,OPTION=VALUE]...`; default: what the extension of DEST names, else raw")
 		virtualSize := virtualSizeFlag(flags)
 		flags.BoolVarP(&o.DropZeros, "sparse", "S", false, "read all data first, and leave out each 4 KiB that are zeros; compressed formats always do")
+		flags.StringVar(&o.Since, "since", "", "export a qcow2 with only the changes above `LAYER`: a number as info shows it, a path or a file name")
 		force := flags.Bool("force", false, "replace an existing file, overwrite a device")
 		flags.BoolVar(&o.Verify, "verify", false, "read the view and the file, and compare them by SHA-256, before the file appears; read back what was sent")
 		flags.BoolVar(&o.Stream, "stream", false, "send the view as it is read, without making a file in the area; not for compressed formats")

@@ -73,6 +73,9 @@ func checkBatch(images []string, o Options) error {
 			Code: cli.ExitUsage,
 		}
 	}
+	if o.Since != "" {
+		return cli.Usagef("--since names a layer of one image, not of %d", len(images))
+	}
 	spec, err := targetSpec(o.Format, "")
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package area
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,9 @@ type Options struct {
 	// Resume refuses to begin anew: there must be an earlier export to go on
 	// with. Without it, one is gone on with where that is possible.
 	Resume bool
+	// Since names a layer: the target is a qcow2 with only what layers above it
+	// have changed, and this layer as its backing file. Empty: the whole disk.
+	Since string
 	// VirtualSize of the target in bytes; 0: that of the image.
 	VirtualSize int64
 	// DropZeros reads all data first and leaves out what is zeros. A packed
@@ -63,6 +67,9 @@ type Options struct {
 // but perhaps what a later export of the same goes on with.
 func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	begin := time.Now()
+	if o.Since != "" {
+		o.Format = cmp.Or(o.Format, "qcow2")
+	}
 	spec, err := targetSpec(o.Format, o.Dest)
 	if err != nil {
 		return nil, err
@@ -137,7 +144,7 @@ func (e *export) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	main, companions, err := e.products(ctx, fileName(up))
+	main, companions, err := e.products(ctx, up)
 	if err != nil {
 		return err
 	}
@@ -189,19 +196,23 @@ func fileName(up servers.Upload) string {
 	return path.Base(up.String())
 }
 
-// products returns what is to be made for a file of that name: the file itself
-// and its companions.
-func (e *export) products(ctx context.Context, name string) (main product, companions []product, err error) {
+// products returns what is to be made: the file itself and its companions.
+func (e *export) products(ctx context.Context, up servers.Upload) (main product, companions []product, err error) {
+	name := fileName(up)
 	spec := e.spec.Named(name)
-	if spec.Packed() {
-		return product{mainFile, name, packed{e.image, spec}}, nil, nil
-	}
 	disk := convert.Disk(e.image)
-	if e.DropZeros {
+	if e.DropZeros && !spec.Packed() {
 		e.Meter.Start("looking for zeros", 0)
 		if disk, err = convert.DropZeros(ctx, disk, e.Meter.Add); err != nil {
 			return product{}, nil, err
 		}
+	}
+	if e.Since != "" {
+		m, err := e.delta(disk, up)
+		return product{mainFile, name, m}, nil, err
+	}
+	if spec.Packed() {
+		return product{mainFile, name, packedDisk(disk, spec)}, nil, nil
 	}
 	target, err := convert.New(disk, spec)
 	if err != nil {

@@ -60,8 +60,12 @@ func (l laidOut) verify(ctx context.Context, src servers.Source, meter *progress
 
 // packed is a file that is compressed as a whole.
 type packed struct {
-	disk convert.Disk
-	spec convert.Spec
+	newPacker func() (convert.Packer, error)
+}
+
+// packedDisk is a whole disk, compressed.
+func packedDisk(disk convert.Disk, spec convert.Spec) packed {
+	return packed{func() (convert.Packer, error) { return convert.NewPacker(disk, spec) }}
 }
 
 func (p packed) expected() (Stats, error) { return Stats{}, nil }
@@ -79,7 +83,7 @@ func (p packed) make(ctx context.Context, f *os.File, meter *progress.Meter) (St
 }
 
 func (p packed) pack(ctx context.Context, w io.WriterAt, stage string, meter *progress.Meter) (int64, error) {
-	packer, err := convert.NewPacker(p.disk, p.spec)
+	packer, err := p.newPacker()
 	if err != nil {
 		return 0, err
 	}

@@ -21,7 +21,7 @@ import (
 func (e *export) request() (Request, error) {
 	image, err := filepath.Abs(e.Image)
 	return Request{
-		Image: image, URL: e.Dest, Snapshot: e.Open.Snapshot, Format: e.spec.String(),
+		Image: image, URL: e.Dest, Snapshot: e.Open.Snapshot, Since: e.Since, Format: e.spec.String(),
 		VirtualSize: e.VirtualSize, DropZeros: e.DropZeros,
 	}, err
 }

@@ -88,3 +88,14 @@ func (e *export) transfer(ctx context.Context, up servers.Upload, role string, s
 	e.report.SHA256 = sum
 	return nil
 }
+
+// meterLog is the log of a local copy, which nobody goes on with.
+type meterLog struct{ *progress.Meter }
+
+var _ = (servers.Log)(meterLog{})
+
+func (l meterLog) Sent(n int64) { l.Add(n) }
+func (l meterLog) Kept(n int64) { l.Skip(n) }
+func (l meterLog) Keep(any)     {}
+
+func (l meterLog) Say(format string, args ...any) { l.Meter.Say(fmt.Sprintf(format, args...)) }

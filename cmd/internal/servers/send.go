@@ -30,16 +30,16 @@ type chunk struct{ off, length int64 }
 func (s sender) send(ctx context.Context, src Source) error {
 	type begun struct {
 		chunk
-		*pending
+		*Pending
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	chunks := make(chan begun)
-	f := &front{advance: s.arrived}
+	f := &Front{Advance: s.arrived}
 	group.Go(func() error {
 		defer close(chunks)
 		return eachChunk(src, s.from, s.chunk, func(c chunk) error {
 			select {
-			case chunks <- begun{c, f.begin(c.off + c.length)}:
+			case chunks <- begun{c, f.Begin(c.off + c.length)}:
 				return nil
 			case <-ctx.Done():
 				return context.Cause(ctx)
@@ -53,7 +53,7 @@ func (s sender) send(ctx context.Context, src Source) error {
 				if err := s.sendChunk(src, buf[:c.length], c.off); err != nil {
 					return err
 				}
-				f.arrive(c.pending)
+				f.Arrive(c.Pending)
 			}
 			return nil
 		})
