@@ -267,7 +267,9 @@ func (e *export) place(ctx context.Context, up servers.Upload, p product) error 
 	if err := e.needJob(); err != nil {
 		return err
 	}
-	if e.Stream {
+	// What goes to a device of this machine is not made twice.
+	_, isHere := servers.LocalPath(e.Dest)
+	if e.Stream || isHere && !isLocal && !e.Keep && e.Area == "" && !e.spec.Packed() {
 		return e.stream(ctx, up, p, expected)
 	}
 	return e.makeAndSend(ctx, up, p)
@@ -279,9 +281,11 @@ func (e *export) check(ctx context.Context, up servers.Upload, size, data int64)
 	if !ok {
 		return nil
 	}
+	subformat := e.spec.Options["subformat"]
 	return c.Check(ctx, servers.File{
-		Format: e.spec.Format, Subformat: e.spec.Options["subformat"], VirtualSize: max(e.image.Size(), e.VirtualSize),
-		Size: size, Data: data,
+		Format: e.spec.Format, Subformat: subformat, Size: size, Data: data, VirtualSize: max(e.image.Size(), e.VirtualSize),
+		// A fixed vhd has a footer only; a stream's grain directory is found by one.
+		ReadFromEnd: e.spec.Format == "vhd" && subformat == "fixed" || subformat == "streamOptimized",
 	})
 }
 

@@ -115,6 +115,9 @@ type File struct {
 	Size, Data int64
 	// VirtualSize is that of the guest's disk in bytes.
 	VirtualSize int64
+	// ReadFromEnd: readers look for a footer at the end of what they open, so
+	// that the file can't be on a larger device.
+	ReadFromEnd bool
 }
 
 // Checker is an Upload that knows before any byte is sent whether the server
