@@ -88,6 +88,9 @@ func (c *Client) do(ctx context.Context, r *request, p payload) error {
 	if c.closed.Load() {
 		return fmt.Errorf("NBD client: %w", net.ErrClosed)
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	// Begun at another one each time, lest the first has all that come alone.
 	turn := int(c.turn.Add(1) % uint32(len(c.conns)))
 	best := c.conns[turn]
