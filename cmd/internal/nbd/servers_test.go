@@ -28,44 +28,55 @@ import (
 )
 
 // nbdkit starts nbdkit on a Unix socket and returns the URL of its default
-// export, with nbds for args that ask for TLS.
+// export.
 func nbdkit(t *testing.T, args ...string) string {
 	t.Helper()
-	// Short: a socket's path has a limit.
-	dir, err := os.MkdirTemp("", "nbd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "s")
-	start(t, socket, rig.Need(t, "nbdkit"), append([]string{"-f", "--unix", socket}, args...)...)
-	return "nbd+unix:///?socket=" + socket
+	address, _ := startNBDKit(t, args...)
+	return address
+}
+
+func startNBDKit(t *testing.T, args ...string) (string, *rig.Process) {
+	t.Helper()
+	socket := newSocket(t)
+	p := start(t, socket, rig.Need(t, "nbdkit"), append([]string{"-f", "--unix", socket}, args...)...)
+	return "nbd+unix:///?socket=" + socket, p
 }
 
 // qemuNBD starts qemu-nbd on a Unix socket and returns the URL of its export.
 func qemuNBD(t *testing.T, args ...string) string {
 	t.Helper()
+	socket := newSocket(t)
+	start(t, socket, rig.Need(t, "qemu-nbd"), append([]string{"-t", "-x", "disk", "-k", socket}, args...)...)
+	return "nbd+unix:///disk?socket=" + socket
+}
+
+// newSocket returns a path that is short, unlike those in t.TempDir: a socket's
+// path has a limit.
+func newSocket(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "nbd")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "s")
-	start(t, socket, rig.Need(t, "qemu-nbd"), append([]string{"-t", "-x", "disk", "-k", socket}, args...)...)
-	return "nbd+unix:///disk?socket=" + socket
+	return filepath.Join(dir, "s")
 }
 
-// start starts a server and waits for its socket.
-func start(t *testing.T, socket, name string, args ...string) {
+// start starts a server and waits until it listens.
+func start(t *testing.T, socket, name string, args ...string) *rig.Process {
 	t.Helper()
 	p := rig.Start(t, rig.Command(name, args...))
-	rig.Eventually(t, 10*time.Second, "the server's socket is there", func() bool {
+	rig.Eventually(t, 10*time.Second, "the server listens", func() bool {
 		if !p.Running() {
 			t.Fatalf("%s ended: %s", name, p.Output())
 		}
-		_, err := os.Stat(socket)
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+		}
 		return err == nil
 	})
+	return p
 }
 
 // dialURL connects to text, for as long as the test runs.
@@ -218,6 +229,7 @@ func TestServers(t *testing.T) {
 			s.write(t, 1, 13, c.align)
 			s.write(t, 2, 5, c.align)
 			s.check(t)
+			s.Close() // qemu-nbd serves one client at a time
 			compare(t, address, s.want)
 		})
 	}
@@ -348,13 +360,8 @@ func TestExports(t *testing.T) {
 
 // TestKilledServer kills a server with requests in flight.
 func TestKilledServer(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "s")
-	p := rig.Start(t, rig.Command(rig.Need(t, "nbdkit"), "-f", "--unix", socket, "--filter=delay", "memory", "1M", "wdelay=60"))
-	rig.Eventually(t, 10*time.Second, "the socket is there", func() bool {
-		_, err := os.Stat(socket)
-		return err == nil
-	})
-	c := dialURL(t, "nbd+unix:///?socket="+socket, Options{})
+	address, p := startNBDKit(t, "--filter=delay", "memory", "1M", "wdelay=60")
+	c := dialURL(t, address, Options{})
 	failed := make(chan error, 1)
 	go func() { failed <- c.WriteAt(t.Context(), make([]byte, 512), 0) }()
 	rig.Eventually(t, 10*time.Second, "the request is in flight", func() bool { return len(c.conns[0].slots) == 1 })
