@@ -1,0 +1,159 @@
+package nbd
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// payload is the data behind a request's header.
+type payload interface {
+	// send sends header and data. A [*sourceError] says that the data could
+	// not be had.
+	send(c *conn, header []byte) error
+}
+
+// sourceError is an error of a file that is sent, not of the connection.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
+
+// sendPiece is how many bytes are sent at once. Each piece counts as progress,
+// so it must get through a slow network within the timeout.
+const sendPiece = 256 << 10
+
+// memory is a payload in memory.
+type memory []byte
+
+var _ = (payload)(memory(nil))
+
+func (m memory) send(c *conn, header []byte) error {
+	first := m[:min(len(m), sendPiece)]
+	buffers := net.Buffers{header, first} // one system call
+	if _, err := buffers.WriteTo(c.stream); err != nil {
+		return err
+	}
+	c.moved()
+	return write(c, m[len(first):])
+}
+
+// write sends p in pieces.
+func write(c *conn, p []byte) error {
+	for len(p) > 0 {
+		n, err := c.stream.Write(p[:min(len(p), sendPiece)])
+		if err != nil {
+			return err
+		}
+		c.moved()
+		p = p[n:]
+	}
+	return nil
+}
+
+// fileRange is a payload of length bytes at off of a file.
+type fileRange struct {
+	f           *os.File
+	off, length int64
+}
+
+var _ = (payload)(fileRange{})
+
+func (r fileRange) send(c *conn, header []byte) error {
+	if _, err := c.stream.Write(header); err != nil {
+		return err
+	}
+	if _, encrypted := c.stream.(*tls.Conn); !encrypted {
+		if socket, ok := c.raw.(syscall.Conn); ok {
+			left, err := r.splice(c, socket)
+			if err != nil {
+				return err
+			}
+			r = left
+		}
+	}
+	return r.copy(c)
+}
+
+// splice sends the range by sendfile(2), without a copy in this process. It
+// returns what is left of it when the file is of a kind that can't be sent so.
+//
+// Not by [io.Copy], which sends from the file's position: several ranges of one
+// file are sent at a time.
+func (r fileRange) splice(c *conn, socket syscall.Conn) (left fileRange, err error) {
+	from, err := r.f.SyscallConn()
+	if err != nil {
+		return r, &sourceError{err}
+	}
+	to, err := socket.SyscallConn()
+	if err != nil {
+		return r, err
+	}
+	var sent error // of sendfile
+	var broken error
+	err = from.Control(func(fromFD uintptr) {
+		broken = to.Write(func(toFD uintptr) (done bool) {
+			for r.length > 0 {
+				var n int
+				n, sent = syscall.Sendfile(int(toFD), int(fromFD), &r.off, int(min(r.length, sendPiece)))
+				switch {
+				case n > 0:
+					r.length -= int64(n) // sendfile has moved r.off
+					c.moved()
+				case sent == syscall.EAGAIN:
+					return false // until the socket takes more
+				case sent == nil:
+					sent = io.EOF
+					return true
+				case sent != syscall.EINTR:
+					return true
+				}
+			}
+			sent = nil
+			return true
+		})
+	})
+	switch {
+	case err != nil:
+		return r, &sourceError{err}
+	case broken != nil:
+		return r, broken
+	case sent == io.EOF:
+		return r, r.short()
+	case sent == syscall.EINVAL, sent == syscall.ENOSYS, sent == syscall.ENOTSUP:
+		return r, nil // sendfile(2), section "ERRORS": read and write instead
+	case sent == syscall.EPIPE, sent == syscall.ECONNRESET, sent == syscall.ENOTCONN, sent == syscall.ETIMEDOUT:
+		return r, os.NewSyscallError("sendfile", sent)
+	case sent != nil:
+		return r, &sourceError{fmt.Errorf("%s at offset %#x: %w", r.f.Name(), r.off, sent)}
+	}
+	return r, nil
+}
+
+// copy sends the range by way of a buffer.
+func (r fileRange) copy(c *conn) error {
+	buf := make([]byte, min(r.length, sendPiece))
+	for r.length > 0 {
+		buf = buf[:min(r.length, int64(len(buf)))]
+		n, err := r.f.ReadAt(buf, r.off)
+		if n < len(buf) && errors.Is(err, io.EOF) {
+			return r.short()
+		}
+		if n < len(buf) {
+			return &sourceError{err}
+		}
+		if err := write(c, buf); err != nil {
+			return err
+		}
+		r.off, r.length = r.off+int64(n), r.length-int64(n)
+	}
+	return nil
+}
+
+// short is the error for a file that ends within the range.
+func (r fileRange) short() error {
+	return &sourceError{fmt.Errorf("%s ends before offset %#x: %w", r.f.Name(), r.off+r.length, io.ErrUnexpectedEOF)}
+}

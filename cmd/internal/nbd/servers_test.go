@@ -1,0 +1,494 @@
+package nbd
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	mathrand "math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"flatimg/integration/rig"
+)
+
+// nbdkit starts nbdkit on a Unix socket and returns the URL of its default
+// export.
+func nbdkit(t *testing.T, args ...string) string {
+	t.Helper()
+	address, _ := startNBDKit(t, args...)
+	return address
+}
+
+func startNBDKit(t *testing.T, args ...string) (string, *rig.Process) {
+	t.Helper()
+	socket := newSocket(t)
+	p := start(t, socket, rig.Need(t, "nbdkit"), append([]string{"-f", "--unix", socket}, args...)...)
+	return "nbd+unix:///?socket=" + socket, p
+}
+
+// qemuNBD starts qemu-nbd on a Unix socket and returns the URL of its export.
+func qemuNBD(t *testing.T, args ...string) string {
+	t.Helper()
+	socket := newSocket(t)
+	start(t, socket, rig.Need(t, "qemu-nbd"), append([]string{"-t", "-x", "disk", "-k", socket}, args...)...)
+	return "nbd+unix:///disk?socket=" + socket
+}
+
+// newSocket returns a path that is short, unlike those in t.TempDir: a socket's
+// path has a limit.
+func newSocket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "nbd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
+}
+
+// start starts a server and waits until it listens.
+func start(t *testing.T, socket, name string, args ...string) *rig.Process {
+	t.Helper()
+	p := rig.Start(t, rig.Command(name, args...))
+	rig.Eventually(t, 10*time.Second, "the server listens", func() bool {
+		if !p.Running() {
+			t.Fatalf("%s ended: %s", name, p.Output())
+		}
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	return p
+}
+
+// dialURL connects to text, for as long as the test runs.
+func dialURL(t *testing.T, text string, o Options) *Client {
+	t.Helper()
+	a, err := Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dialFake(t, a, o)
+}
+
+// shadow is an export with a copy of it in memory.
+type shadow struct {
+	*Client
+	want []byte
+}
+
+// write writes n pieces of random content to disjoint parts of the export at
+// the same time, in all ways there are, at multiples of align bytes.
+func (s *shadow) write(t *testing.T, seed uint64, n int, align int64) {
+	t.Helper()
+	r := mathrand.New(mathrand.NewPCG(seed, 0))
+	part := s.Size() / int64(n) &^ (align - 1)
+	content := filepath.Join(t.TempDir(), "content")
+	var group sync.WaitGroup
+	all := make([]byte, s.Size())
+	for i := range all {
+		all[i] = byte(r.Uint32())
+	}
+	if err := os.WriteFile(content, all, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i := range int64(n) {
+		off := i * part
+		if r.IntN(2) == 0 {
+			off += align
+		}
+		length := (i+1)*part - off
+		kind := r.IntN(5)
+		target := s.want[off:][:length]
+		if kind < 3 {
+			copy(target, all[off:])
+		} else {
+			clear(target)
+		}
+		group.Go(func() {
+			var err error
+			switch kind {
+			case 0:
+				err = s.WriteAt(t.Context(), target, off)
+			case 1, 2:
+				err = s.WriteFrom(t.Context(), f, off, off, length)
+			case 3, 4:
+				err = s.WriteZeroes(t.Context(), off, length, kind == 3)
+			}
+			if err != nil {
+				t.Errorf("write of kind %d, %d bytes at %#x: %v", kind, length, off, err)
+			}
+		})
+	}
+	group.Wait()
+	if err := s.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// check reads the export in pieces that begin and end anywhere.
+func (s *shadow) check(t *testing.T) {
+	t.Helper()
+	var group sync.WaitGroup
+	const piece = 100003
+	for off := int64(0); off < s.Size(); off += piece {
+		group.Go(func() {
+			p := make([]byte, min(piece, s.Size()-off))
+			if err := s.ReadAt(t.Context(), p, off); err != nil {
+				t.Errorf("read at %#x: %v", off, err)
+			} else if !bytes.Equal(p, s.want[off:][:len(p)]) {
+				t.Errorf("the content differs at %#x", off)
+			}
+		})
+	}
+	group.Wait()
+	s.checkStatus(t)
+}
+
+// checkStatus goes through the runs and returns how many bytes are holes.
+func (s *shadow) checkStatus(t *testing.T) (holes int64) {
+	t.Helper()
+	for off := int64(0); off < s.Size(); {
+		runs, err := s.BlockStatus(t.Context(), off, s.Size()-off)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, run := range runs {
+			if run.Offset != off || run.Length <= 0 || run.Length > s.Size()-off {
+				t.Fatalf("run %+v, want one at %#x", run, off)
+			}
+			if run.Zero && len(bytes.Trim(s.want[off:][:run.Length], "\x00")) > 0 {
+				t.Errorf("run %+v is not zeros", run)
+			}
+			if run.Hole {
+				holes += run.Length
+			}
+			off += run.Length
+		}
+	}
+	return holes
+}
+
+func TestServers(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		align int64
+		start func(t *testing.T) string
+	}{
+		{"memory", 512, func(t *testing.T) string { return nbdkit(t, "memory", "8M") }},
+		{"memory, any byte", 1, func(t *testing.T) string { return nbdkit(t, "memory", "8M") }},
+		{"file, any byte", 1, func(t *testing.T) string { return nbdkit(t, "file", disk(t, 8<<20)) }},
+		{"odd size", 1, func(t *testing.T) string { return nbdkit(t, "memory", "8000001") }},
+		{"small blocks", 512, func(t *testing.T) string {
+			return nbdkit(t, "--filter=blocksize-policy", "memory", "8M", "blocksize-minimum=4096",
+				"blocksize-preferred=64K", "blocksize-maximum=256K", "blocksize-error-policy=error")
+		}},
+		{"large blocks", 512, func(t *testing.T) string {
+			return nbdkit(t, "--filter=blocksize-policy", "memory", "8M", "blocksize-minimum=64K",
+				"blocksize-preferred=64K", "blocksize-maximum=1M", "blocksize-error-policy=error")
+		}},
+		{"no zeroing", 512, func(t *testing.T) string { return nbdkit(t, "--filter=nozero", "memory", "8M") }},
+		{"no structured replies", 512, func(t *testing.T) string { return nbdkit(t, "--no-sr", "memory", "8M") }},
+		{"no parallel requests", 512, func(t *testing.T) string { return nbdkit(t, "--filter=noparallel", "memory", "8M") }},
+		{"out of order", 512, func(t *testing.T) string {
+			return nbdkit(t, "--filter=delay", "memory", "8M", "delay-read=5ms", "delay-write=1ms", "delay-zero=10ms")
+		}},
+		{"qemu-nbd", 512, func(t *testing.T) string { return qemuNBD(t, "-f", "raw", "-e", "4", disk(t, 8<<20)) }},
+		{"qemu-nbd, any byte", 1, func(t *testing.T) string {
+			return qemuNBD(t, "-f", "qcow2", "--discard=unmap", "--detect-zeroes=unmap", qcow2(t, 8<<20))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			address := c.start(t)
+			s := &shadow{Client: dialURL(t, address, Options{Connections: 3, Status: true})}
+			s.want = make([]byte, s.Size())
+			s.check(t)
+			s.write(t, 1, 13, c.align)
+			s.write(t, 2, 5, c.align)
+			s.check(t)
+			s.Close() // qemu-nbd serves one client at a time
+			compare(t, address, s.want)
+		})
+	}
+}
+
+// compare compares an export with what an independent client reads.
+func compare(t *testing.T, address string, want []byte) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "copy")
+	rig.Run(t, "nbdcopy", address, path)
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("nbdcopy reads other content")
+	}
+}
+
+// disk returns a raw file of size bytes.
+func disk(t *testing.T, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func qcow2(t *testing.T, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.qcow2")
+	rig.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", path, strconv.FormatInt(size, 10))
+	return path
+}
+
+// TestHoles zeroes with and without holes.
+func TestHoles(t *testing.T) {
+	path := disk(t, 4<<20)
+	c := dialURL(t, nbdkit(t, "file", path), Options{Status: true})
+	blocks := func() int64 {
+		var st syscall.Stat_t
+		if err := syscall.Stat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Blocks * 512
+	}
+	ctx := t.Context()
+	if err := c.WriteAt(ctx, bytes.Repeat([]byte{1}, 4<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WriteZeroes(ctx, 0, 2<<20, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := blocks(); n < 4<<20 {
+		t.Errorf("%d bytes allocated after zeroing without holes", n)
+	}
+	if err := c.WriteZeroes(ctx, 0, 2<<20, true); err != nil {
+		t.Fatal(err)
+	}
+	if n := blocks(); n > 3<<20 {
+		t.Errorf("%d bytes allocated after zeroing with holes", n)
+	}
+	s := &shadow{c, slices.Concat(make([]byte, 2<<20), bytes.Repeat([]byte{1}, 2<<20))}
+	s.check(t)
+	if holes := s.checkStatus(t); holes < 1<<20 {
+		t.Errorf("%d bytes of holes", holes)
+	}
+}
+
+func TestMultiConn(t *testing.T) {
+	if c := dialURL(t, nbdkit(t, "memory", "1M"), Options{Connections: 4}); c.Connections() != 4 || !c.Flags().MultiConn {
+		t.Errorf("%d connections, %+v", c.Connections(), c.Flags())
+	}
+	single := nbdkit(t, "--filter=multi-conn", "memory", "1M", "multi-conn-mode=disable")
+	if c := dialURL(t, single, Options{Connections: 4}); c.Connections() != 1 {
+		t.Errorf("%d connections to a server that is for one", c.Connections())
+	}
+}
+
+// TestServerErrors has a full disk, and one that fails after a while.
+func TestServerErrors(t *testing.T) {
+	ctx := t.Context()
+	c := dialURL(t, nbdkit(t, "full", "1M"), Options{})
+	if err := c.WriteAt(ctx, []byte("x"), 0); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+	c = dialURL(t, nbdkit(t, "--filter=error", "memory", "1M", "error=EIO", "error-pread-rate=100%"), Options{})
+	if err := c.ReadAt(ctx, make([]byte, 512), 4096); !errors.Is(err, syscall.EIO) || IsConnectionError(err) {
+		t.Errorf("%v, want EIO", err)
+	}
+	if err := c.WriteAt(ctx, make([]byte, 512), 4096); err != nil {
+		t.Errorf("a write after it: %v", err)
+	}
+	c = dialURL(t, nbdkit(t, "-r", "memory", "1M"), Options{})
+	if err := c.WriteAt(ctx, make([]byte, 512), 0); !errors.Is(err, syscall.EPERM) || !c.Flags().ReadOnly {
+		t.Errorf("%v, want EPERM", err)
+	}
+}
+
+func TestExports(t *testing.T) {
+	address := qemuNBD(t, "-f", "raw", disk(t, 1<<20))
+	a, err := Parse(strings.Replace(address, "/disk?", "/other?", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Dial(t.Context(), a, Options{Status: true})
+	if e, ok := errors.AsType[*ExportError](err); !ok || !slices.Equal(e.Exports, []string{"disk"}) {
+		t.Errorf("%v, want an error that lists the exports", err)
+	}
+	if a, err = Parse(nbdkit(t, "--oldstyle", "memory", "1M")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Dial(t.Context(), a, Options{}); !errors.Is(err, ErrOldstyle) {
+		t.Errorf("%v, want %v", err, ErrOldstyle)
+	}
+	a.Socket += "-none"
+	if _, err := Dial(t.Context(), a, Options{}); !IsConnectionError(err) {
+		t.Errorf("%v, want a connection error", err)
+	}
+}
+
+// TestKilledServer kills a server with requests in flight.
+func TestKilledServer(t *testing.T) {
+	address, p := startNBDKit(t, "--filter=delay", "memory", "1M", "wdelay=60")
+	c := dialURL(t, address, Options{})
+	failed := make(chan error, 1)
+	go func() { failed <- c.WriteAt(t.Context(), make([]byte, 512), 0) }()
+	rig.Eventually(t, 10*time.Second, "the request is in flight", func() bool { return len(c.conns[0].slots) == 1 })
+	p.Signal(syscall.SIGKILL)
+	if err := <-failed; !IsConnectionError(err) {
+		t.Errorf("%v, want a connection error", err)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	rig.Need(t, "nbdkit")
+	dir := t.TempDir()
+	ca := newAuthority(t)
+	ca.issue(t, dir, "server", "localhost")
+	ca.issue(t, dir, "client", "client")
+	ca.write(t, dir)
+	other := t.TempDir()
+	newAuthority(t).write(t, other)
+	alone := t.TempDir() // an authority, and no certificate of a client
+	ca.write(t, alone)
+
+	address := nbdkit(t, "--tls=require", "--tls-verify-peer", "--tls-certificates="+dir, "memory", "8M")
+	secure := strings.Replace(address, "nbd", "nbds", 1)
+	s := &shadow{Client: dialURL(t, secure+"&tls-certificates="+url.QueryEscape(dir), Options{Connections: 2, Status: true})}
+	s.want = make([]byte, s.Size())
+	s.write(t, 1, 7, 512)
+	s.check(t)
+
+	for _, c := range []struct {
+		name, address string
+		is            func(error) bool
+	}{
+		{"no TLS", address, isErr(ErrTLSRequired)},
+		{"unknown authority", secure + "&tls-certificates=" + other, isType[*TLSError]},
+		{"system's authorities", secure, isType[*TLSError]},
+		{"wrong name", secure + "&tls-hostname=example.com&tls-certificates=" + dir, isType[*TLSError]},
+		{"no folder", secure + "&tls-certificates=/nonexistent", isType[*TLSError]},
+		{"server without TLS", strings.Replace(nbdkit(t, "memory", "1M"), "nbd", "nbds", 1), isErr(ErrTLSRefused)},
+		// With TLS 1.3, the server says so after the client is done.
+		{"no certificate", secure + "&tls-certificates=" + alone, func(err error) bool {
+			return isType[*TLSError](err) || IsConnectionError(err)
+		}},
+	} {
+		a, err := Parse(c.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := Dial(t.Context(), a, Options{})
+		if err == nil {
+			client.Close()
+		}
+		if err == nil || !c.is(err) {
+			t.Errorf("%s: %T: %v", c.name, err, err)
+		}
+	}
+}
+
+// authority signs certificates for a test.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{key: newKey(t)}
+	a.cert = sign(t, &x509.Certificate{IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil, a.key, a.key)
+	return a
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// sign returns cert, signed by key; by itself if parent is nil.
+func sign(t *testing.T, cert, parent *x509.Certificate, own, key *ecdsa.PrivateKey) *x509.Certificate {
+	t.Helper()
+	cert.SerialNumber = big.NewInt(mathrand.Int64())
+	cert.Subject = pkix.Name{CommonName: fmt.Sprint("test ", cert.SerialNumber)}
+	cert.NotBefore, cert.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	cert.BasicConstraintsValid = true
+	if parent == nil {
+		parent = cert
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, parent, &own.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
+}
+
+// write writes the authority's certificate to dir.
+func (a *authority) write(t *testing.T, dir string) {
+	t.Helper()
+	writePEM(t, filepath.Join(dir, caFile), "CERTIFICATE", a.cert.Raw)
+}
+
+// issue writes a certificate for a name to dir, with its key.
+func (a *authority) issue(t *testing.T, dir, kind, name string) {
+	t.Helper()
+	key := newKey(t)
+	cert := sign(t, &x509.Certificate{
+		DNSNames:    []string{name},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, a.cert, key, a.key)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePEM(t, filepath.Join(dir, kind+"-cert.pem"), "CERTIFICATE", cert.Raw)
+	writePEM(t, filepath.Join(dir, kind+"-key.pem"), "PRIVATE KEY", der)
+}
+
+func writePEM(t *testing.T, path, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
