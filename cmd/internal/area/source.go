@@ -21,6 +21,7 @@ type source struct {
 }
 
 var _ = (servers.Source)((*source)(nil))
+var _ = (servers.FileRanges)((*source)(nil))
 
 // Size implements [servers.Source].
 func (s *source) Size() int64 { return s.size }
@@ -35,6 +36,11 @@ func (s *source) NextData(off int64) (start, end int64, err error) {
 // Path is for programs that send files by themselves.
 func (s *source) Path() string { return s.Name() }
 
+// FileRanges implements [servers.FileRanges].
+func (s *source) FileRanges(off, length int64, f func(file *os.File, at, length int64) error) error {
+	return f(s.File, off, length)
+}
+
 // view is a target, to be sent as it is computed.
 type view struct {
 	convert.Target
@@ -48,6 +54,7 @@ type view struct {
 }
 
 var _ = (servers.Source)((*view)(nil))
+var _ = (servers.FileRanges)((*view)(nil))
 
 // ReadAt implements [io.ReaderAt].
 func (v *view) ReadAt(p []byte, off int64) (int, error) { return convert.ReadAt(v.Target, p, off) }
@@ -87,10 +94,39 @@ func (v *view) rewind(off int64) {
 	v.run = convert.Run{Offset: off}
 }
 
-// Segments is for protocols that can send ranges of files without reading them.
-func (v *view) Segments(off, length int64) ([]layers.Segment, error) {
-	return v.AppendSegments(nil, off, length)
+// FileRanges implements [servers.FileRanges].
+func (v *view) FileRanges(off, length int64, f func(file *os.File, at, length int64) error) error {
+	segments, err := v.AppendSegments(nil, off, length)
+	if err != nil {
+		return err
+	}
+	// Small pieces are cheaper to copy together than to send one by one.
+	rest := int64(0)
+	flush := func() error {
+		n := rest
+		rest = 0
+		if n == 0 {
+			return nil
+		}
+		return f(nil, 0, n)
+	}
+	for _, s := range segments {
+		if s.Origin != layers.InFile || s.Length < minFileRange || s.File.OSFile() == nil {
+			rest += s.Length
+			continue
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+		if err := f(s.File.OSFile(), s.Offset, s.Length); err != nil {
+			return s.Fault(err)
+		}
+	}
+	return flush()
 }
+
+// minFileRange in bytes: less is copied through memory.
+const minFileRange = 64 << 10
 
 // close ends the iteration.
 func (v *view) close() {

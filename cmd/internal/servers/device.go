@@ -45,15 +45,7 @@ func openDevice(path string, o Options) (Upload, error) {
 func (u *deviceUpload) String() string { return u.path }
 
 // Check implements [Checker].
-func (u *deviceUpload) Check(_ context.Context, f File) error {
-	if f.Size > u.size {
-		return noSpace(u.path, f.Size, u.size)
-	}
-	if f.Size < u.size && f.ReadFromEnd {
-		return usage(fmt.Errorf("%s: a file of format %s must end where the device does, which is larger", u.path, f.Format), "raw and qcow2 can be on a larger device")
-	}
-	return nil
-}
+func (u *deviceUpload) Check(_ context.Context, f File) error { return checkDisk(u.path, u.size, f) }
 
 // Send implements [Upload]. What is a hole of src is zeroed, since anything can
 // be on the device.

@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"os"
@@ -39,6 +40,21 @@ func IsFolder(dest string) bool {
 	}
 	fi, err := os.Stat(path)
 	return err == nil && fi.IsDir()
+}
+
+// DefaultFormat returns the format of a target for dest when the user names
+// none; named is that of the extension of dest, which may be empty.
+func DefaultFormat(dest, named string) string {
+	name, _ := schemeOf(dest)
+	for _, s := range schemes() {
+		if s.name == name && s.disk {
+			return "raw"
+		}
+		if s.name == name {
+			return cmp.Or(named, s.format, "raw")
+		}
+	}
+	return cmp.Or(named, "raw")
 }
 
 // schemeOf returns the scheme of a URL. A path that has "://" in it is one when

@@ -230,13 +230,21 @@ type scheme struct {
 	open func(ctx context.Context, dest string, o Options) (Upload, error)
 	// source is nil where nothing can be fetched.
 	source func(ctx context.Context, src string, o Options) (Download, error)
+	// format of the target where DEST names none by an extension; empty: any.
+	format string
+	// disk: DEST is a disk, whose name says nothing of a format.
+	disk bool
 }
 
 // schemes returns all, in the order in which they are told.
 func schemes() []scheme {
 	return []scheme{
-		{"file", openFileURL, nil},
-		{"sftp", openSFTP, nil},
+		{name: "file", open: openFileURL},
+		{name: "sftp", open: openSFTP},
+		{name: "nbd", open: openNBDUpload, source: openNBDDownload, disk: true},
+		{name: "nbds", open: openNBDUpload, source: openNBDDownload, disk: true},
+		{name: "nbd+unix", open: openNBDUpload, source: openNBDDownload, disk: true},
+		{name: "nbds+unix", open: openNBDUpload, source: openNBDDownload, disk: true},
 	}
 }
 
