@@ -35,7 +35,7 @@ type Address struct {
 const (
 	// defaultPort is NBD's (URI document, section "NBD URI authority").
 	defaultPort = "10809"
-	// maxName is the longest export name in bytes (section "Values", strings).
+	// maxName is the longest export name in bytes (section "Conventions", strings).
 	maxName = 4096
 	// maxSocket is the longest path of a Unix socket in bytes: sun_path of
 	// unix(7) without the NUL at its end.

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// Files in a folder with certificates, in PEM; section "TLS AUTHENTICATION" of
-// nbd_set_tls_certificates(3). Those of the client may be missing.
+// Files in a folder with certificates, in PEM; nbdkit-tls(1), section "TLS with
+// X.509 certificates". Those of the client may be missing.
 const (
 	caFile   = "ca-cert.pem"
 	certFile = "client-cert.pem"

@@ -138,7 +138,7 @@ func (f fake) chunk(s sent, flags, kind uint16, values ...any) {
 }
 
 // dialFake connects to a fake server, for as long as the test runs.
-func dialFake(t *testing.T, a Address, o Options) *Client {
+func dialFake(t testing.TB, a Address, o Options) *Client {
 	t.Helper()
 	c, err := Dial(t.Context(), a, o)
 	if err != nil {

@@ -200,7 +200,8 @@ func (s *session) enter(e export) (export, error) {
 	case blocks == nil:
 		return e, nil
 	case e.size%blocks.Minimum != 0:
-		return e, violation("an export of %d bytes with blocks of %d", e.size, blocks.Minimum)
+		// Section "Block size constraints": its end could not be reached.
+		return e, fmt.Errorf("the export has %d bytes, which is not a multiple of its block size of %d", e.size, blocks.Minimum)
 	}
 	e.blocks = *blocks
 	return e, nil

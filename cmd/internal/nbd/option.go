@@ -7,7 +7,7 @@ import (
 
 const (
 	// maxOptReply is the most that one reply to an option carries, in bytes:
-	// two strings of 4 KiB (section "Values") and what is around them.
+	// two strings of 4 KiB (section "Conventions") and what is around them.
 	maxOptReply = 16 << 10
 	// maxOptReplies is how many replies a server may send to one option. A list
 	// of exports has one for each.

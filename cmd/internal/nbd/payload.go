@@ -26,6 +26,10 @@ func (e *sourceError) Error() string { return e.err.Error() }
 // so it must get through a slow network within the timeout.
 const sendPiece = 256 << 10
 
+// splicePiece is the same for sendfile(2), which returns as soon as the socket
+// takes no more.
+const splicePiece = 4 << 20
+
 // memory is a payload in memory.
 type memory []byte
 
@@ -98,7 +102,7 @@ func (r fileRange) splice(c *conn, socket syscall.Conn) (left fileRange, err err
 		broken = to.Write(func(toFD uintptr) (done bool) {
 			for r.length > 0 {
 				var n int
-				n, sent = syscall.Sendfile(int(toFD), int(fromFD), &r.off, int(min(r.length, sendPiece)))
+				n, sent = syscall.Sendfile(int(toFD), int(fromFD), &r.off, int(min(r.length, splicePiece)))
 				switch {
 				case n > 0:
 					r.length -= int64(n) // sendfile has moved r.off

@@ -105,8 +105,8 @@ const (
 	replyErrorOffset = replyErrorBit + 2
 )
 
-// contextAllocation is the metadata context that tells holes; section "Metadata
-// contexts", which also has its two flags.
+// contextAllocation is the metadata context that tells holes; section
+// "base:allocation metadata context", which also has its two flags.
 const (
 	contextAllocation = "base:allocation"
 	stateHole         = 1 << 0

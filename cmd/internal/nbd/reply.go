@@ -8,7 +8,7 @@ import (
 
 const (
 	// maxErrorChunk is the most that an error carries, in bytes; its message
-	// has at most 4 KiB (section "Values", strings).
+	// has at most 4 KiB (section "Conventions", strings).
 	maxErrorChunk = 8 << 10
 	// maxErrorChunks is how many errors one reply may have.
 	maxErrorChunks = 1024

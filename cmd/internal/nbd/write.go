@@ -67,8 +67,9 @@ func (c *Client) WriteZeroes(ctx context.Context, off, length int64, hole bool) 
 	return c.writePieces(off, length, maxZeroes, whole, c.zeroPart(ctx))
 }
 
-// zero zeroes whole blocks. A server may refuse more than its maximum (section
-// "Block size constraints"); it is believed once.
+// zero zeroes whole blocks. Most servers take more at a time than their maximum,
+// which is about data that is sent; one that does not answers EINVAL (section
+// "Block size constraints") or EOVERFLOW, and is not asked again.
 func (c *Client) zero(ctx context.Context, off, length int64, hole bool) error {
 	for end := off + length; off < end; {
 		limit := c.zeroes.Load()
