@@ -227,6 +227,7 @@ func schemes() []scheme {
 	return []scheme{
 		{"file", openFileURL, nil},
 		{"sftp", openSFTP, nil},
+		{"s3", openS3, openS3Source},
 	}
 }
 
