@@ -119,7 +119,7 @@ func s3Hint(e *s3Failure) string {
 		return "list what is there with: aws s3 ls"
 	case "AccessDenied":
 		return "the keys need s3:GetObject, s3:PutObject, s3:ListBucket, s3:AbortMultipartUpload and s3:ListMultipartUploadParts for it"
-	case "InvalidAccessKeyId", "InvalidTokenId", "InvalidToken":
+	case "InvalidAccessKeyId", "InvalidTokenId", "InvalidToken", "XAdminUserNotFound":
 		return "the server does not know the key of AWS_ACCESS_KEY_ID, or of the profile; AWS_ENDPOINT_URL names the server that does"
 	case "SignatureDoesNotMatch":
 		return "AWS_SECRET_ACCESS_KEY, or that of the profile, is not the one of the key; some servers also want their own AWS_REGION"
