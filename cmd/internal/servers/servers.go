@@ -241,6 +241,7 @@ func schemes() []scheme {
 	return []scheme{
 		{name: "file", open: openFileURL},
 		{name: "sftp", open: openSFTP},
+		{name: "s3", open: openS3, source: openS3Source},
 		{name: "nbd", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbds", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbd+unix", open: openNBDUpload, source: openNBDDownload, disk: true},
