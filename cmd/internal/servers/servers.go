@@ -30,7 +30,7 @@
 // A protocol has the methods of Upload, and pulls the bytes from a [Source] in
 // the order and size that suit it, holes left out where it can. What only some
 // can do stands in interfaces of its own: [Local], [Checker], [Verifier],
-// [ReadBacker], [Sparse], [Summer]. A type without one of them lacks the
+// [ReadBacker], [Namer], [Sparse], [Summer]. A type without one of them lacks the
 // ability.
 package servers
 
@@ -69,6 +69,13 @@ type Upload interface {
 	// String is the destination for people, without secrets. The last element
 	// of its path is the name that the file will have.
 	String() string
+}
+
+// Namer is an [Upload] or a [Download] whose file has another name than the last
+// element of String: a container that is called otherwise. An empty FileName is
+// one that is not known.
+type Namer interface {
+	FileName() string
 }
 
 // Log is told how an upload goes. Its methods are safe for concurrent use.
@@ -227,6 +234,8 @@ func schemes() []scheme {
 	return []scheme{
 		{"file", openFileURL, nil},
 		{"sftp", openSFTP, nil},
+		{"oci", openOCI, openOCISource},
+		{"oci+http", openOCI, openOCISource},
 	}
 }
 
