@@ -69,6 +69,20 @@ func (f *fakeRegistry) count(pattern string) (n int) {
 	return n
 }
 
+// left returns how many uploads are unfinished.
+func (f *fakeRegistry) left() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.uploads)
+}
+
+// named says whether there is a manifest of that tag.
+func (f *fakeRegistry) named(tag string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.manifests[tag] != nil
+}
+
 func (f *fakeRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -283,8 +283,8 @@ func TestOCI(t *testing.T) {
 			if anew := len(log.said) > 0 && strings.Contains(strings.Join(log.said, ";"), "anew"); anew != c.anew && !f.noChunks {
 				t.Errorf("said %q", log.said)
 			}
-			if len(f.uploads) > 0 && !f.forgetful {
-				t.Errorf("%d uploads are left over", len(f.uploads))
+			if f.left() > 0 && !f.forgetful {
+				t.Errorf("%d uploads are left over", f.left())
 			}
 			f.auth = "" // the token's scope is another one
 			checkOCI(t, f.dest("vm/web:v1"), Options{})
@@ -316,7 +316,7 @@ func TestOCIResume(t *testing.T) {
 			if err := ociExport(t.Context(), f.dest("vm/web"), Options{Retries: -1}, log); cli.ExitCode(err) != cli.ExitServer {
 				t.Fatalf("cut: %v", err)
 			}
-			if f.manifests["latest"] != nil {
+			if f.named("latest") {
 				t.Error("the tag is there already")
 			}
 			second := &testLog{}
@@ -355,15 +355,15 @@ func TestOCIRemove(t *testing.T) {
 	f := newFakeRegistry(t)
 	f.cuts = []int64{-1, 3}
 	log := &testLog{}
-	if err := ociExport(t.Context(), f.dest("vm/web"), Options{Retries: -1}, log); err == nil || len(f.uploads) != 1 {
-		t.Fatalf("%v, %d uploads", err, len(f.uploads))
+	if err := ociExport(t.Context(), f.dest("vm/web"), Options{Retries: -1}, log); err == nil || f.left() != 1 {
+		t.Fatalf("%v, %d uploads", err, f.left())
 	}
 	up, err := Open(t.Context(), f.dest("vm/web"), Options{Resume: log.state, Force: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := up.Close(false); err != nil || len(f.uploads) != 0 {
-		t.Errorf("%v, %d uploads are left over", err, len(f.uploads))
+	if err := up.Close(false); err != nil || f.left() != 0 {
+		t.Errorf("%v, %d uploads are left over", err, f.left())
 	}
 }
 
