@@ -188,12 +188,12 @@ func (e *export) open(ctx context.Context, dest, name, role string) (servers.Upl
 	return up, nil
 }
 
-// fileName is the name that a file will have.
-func fileName(up servers.Upload) string {
-	if n, ok := up.(servers.Namer); ok {
+// fileName is the name that a file has, or will have, at a server.
+func fileName(at fmt.Stringer) string {
+	if n, ok := at.(servers.Namer); ok && n.FileName() != "" {
 		return n.FileName()
 	}
-	return path.Base(up.String())
+	return path.Base(at.String())
 }
 
 // products returns what is to be made: the file itself and its companions.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"time"
 
@@ -158,7 +157,7 @@ func (im *importer) fromServer(ctx context.Context) (err error) {
 		return err
 	}
 	defer src.Close()
-	return im.make(ctx, src, from.String(), path.Base(from.String()))
+	return im.make(ctx, src, from.String(), fileName(from))
 }
 
 // request is what this import is to do. How the image is made afterwards does

@@ -30,7 +30,7 @@
 // A protocol has the methods of Upload, and pulls the bytes from a [Source] in
 // the order and size that suit it, holes left out where it can. What only some
 // can do stands in interfaces of its own: [Local], [Checker], [Verifier],
-// [ReadBacker], [Sparse], [Summer]. A type without one of them lacks the
+// [ReadBacker], [Namer], [Sparse], [Summer]. A type without one of them lacks the
 // ability.
 package servers
 
@@ -71,6 +71,13 @@ type Upload interface {
 	String() string
 }
 
+// Namer is an [Upload] or a [Download] whose file has another name than the last
+// element of String: a container that is called otherwise. An empty FileName is
+// one that is not known.
+type Namer interface {
+	FileName() string
+}
+
 // Log is told how an upload goes. Its methods are safe for concurrent use.
 type Log interface {
 	// Sent counts n bytes of data that have left; holes are not counted. A
@@ -97,12 +104,6 @@ type Local interface {
 	// Create returns the file that Publish will publish, empty. It belongs to
 	// the Upload, which closes it; its caller makes it durable.
 	Create() (*os.File, error)
-}
-
-// Namer is an Upload whose file has a name that its String does not end with.
-type Namer interface {
-	// FileName is the name that the file will have, without folders.
-	FileName() string
 }
 
 // File says what is about to be sent.
@@ -242,6 +243,8 @@ func schemes() []scheme {
 		{name: "file", open: openFileURL},
 		{name: "sftp", open: openSFTP},
 		{name: "s3", open: openS3, source: openS3Source},
+		{name: "oci", open: openOCI, source: openOCISource, format: "qcow2"},
+		{name: "oci+http", open: openOCI, source: openOCISource, format: "qcow2"},
 		{name: "nbd", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbds", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbd+unix", open: openNBDUpload, source: openNBDDownload, disk: true},

@@ -1,0 +1,182 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync"
+)
+
+// ociDownload is the disk in an image at a registry. A layer comes in order, so
+// that its digest can be compared: the read that reaches the file's end fails
+// when the layer was another one. What is not read in order begins anew.
+type ociDownload struct {
+	*ociClient
+	layer descriptor
+	name  string
+	size  int64
+
+	mu   sync.Mutex
+	disk *diskReader // nil: none is open
+	off  int64       // up to where the file was read, in bytes
+	sum  hash.Hash   // SHA-256 over what was
+	// end cancels what goes on with disk.
+	end context.CancelFunc
+}
+
+var _ = (Download)((*ociDownload)(nil))
+var _ = (Namer)((*ociDownload)(nil))
+
+func openOCISource(ctx context.Context, src string, o Options) (Download, error) {
+	ref, err := parseOCI(src, o.Name, o.CACert != "")
+	if err != nil {
+		return nil, err
+	}
+	client, err := newOCIClient(ctx, ref, "pull", o)
+	if err != nil {
+		return nil, err
+	}
+	d := &ociDownload{ociClient: client, sum: sha256.New()}
+	if err := d.find(ctx); err != nil {
+		d.Close()
+		return nil, serverError(ref.String(), "look for the disk", err)
+	}
+	return d, nil
+}
+
+// find looks for the disk, in the uppermost layer first: that is the one that
+// counts.
+func (d *ociDownload) find(ctx context.Context) error {
+	image, err := d.pullManifest(ctx)
+	if err != nil {
+		return err
+	}
+	for i := len(image.Layers) - 1; i >= 0; i-- {
+		d.layer = image.Layers[i]
+		if !ociDigest.MatchString(d.layer.Digest) || d.layer.Size < 0 {
+			return lasting{fmt.Errorf("a layer of %d bytes with the digest %.100q is not supported", d.layer.Size, d.layer.Digest)}
+		}
+		err := d.open(ctx)
+		if err == nil {
+			d.name, d.size = d.disk.name, d.disk.size
+			return nil
+		}
+		if !errors.Is(err, errNoDisk) {
+			return err
+		}
+	}
+	return lasting{errors.New("no file disk/NAME in the image: it is none of a virtual machine")}
+}
+
+// open opens the layer, to be read from the file's beginning. It stays open
+// after the call that ctx belongs to.
+func (d *ociDownload) open(ctx context.Context) error {
+	d.shut()
+	own, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, end)
+	defer stop()
+	disk, err := d.openDisk(own, d.layer)
+	if err != nil {
+		end()
+		return err
+	}
+	d.disk, d.end = disk, end
+	return nil
+}
+
+// shut closes the layer.
+func (d *ociDownload) shut() {
+	if d.disk != nil {
+		d.end()
+		d.disk.close()
+		d.disk = nil
+	}
+}
+
+func (d *ociDownload) String() string { return d.ref.String() }
+
+// FileName implements [Namer].
+func (d *ociDownload) FileName() string { return d.name }
+
+// Size implements [Download].
+func (d *ociDownload) Size() int64 { return d.size }
+
+// Version implements [Download]. There is none: what an earlier run has fetched
+// is no part of a digest that this run can compute.
+func (d *ociDownload) Version() string { return "" }
+
+// Lanes implements [Download].
+func (d *ociDownload) Lanes() int { return 1 }
+
+// Close implements [Download].
+func (d *ociDownload) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shut()
+	d.close()
+	return nil
+}
+
+// Read implements [Download].
+func (d *ociDownload) Read(ctx context.Context, w io.Writer, off, length int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if length < 0 {
+		length = d.size - off
+	}
+	if off < 0 || off+length > d.size {
+		return fmt.Errorf("%s: the bytes from %d to %d are not in it", d, off, off+length)
+	}
+	err := d.read(ctx, w, off, length)
+	if err != nil {
+		d.shut()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return serverError(d.String(), "read", err)
+}
+
+func (d *ociDownload) read(ctx context.Context, w io.Writer, off, length int64) error {
+	if d.disk == nil || off != d.off {
+		if err := d.rewind(ctx, off); err != nil {
+			return err
+		}
+	}
+	stop := context.AfterFunc(ctx, d.end)
+	defer stop()
+	// What w has got counts, also when it is less.
+	n, err := io.CopyBuffer(io.MultiWriter(contextWriter{ctx, w}, d.sum), io.LimitReader(d.disk.file, length), make([]byte, layerRead))
+	d.off += n
+	if err == nil && n < length {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil || d.off < d.size {
+		return err
+	}
+	return d.disk.finish()
+}
+
+// rewind opens the layer anew and goes to off. When that is where an earlier
+// read ended, what comes before must be the same: else the digest would not be
+// that of what was read.
+func (d *ociDownload) rewind(ctx context.Context, off int64) error {
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, d.end)
+	defer stop()
+	sum := sha256.New()
+	if _, err := io.CopyN(sum, d.disk.file, off); err != nil {
+		return err
+	}
+	if off == d.off && !bytes.Equal(sum.Sum(nil), d.sum.Sum(nil)) {
+		return lasting{errors.New("the registry sends something else than before")}
+	}
+	d.off, d.sum = off, sum
+	return nil
+}
