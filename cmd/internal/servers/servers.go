@@ -227,6 +227,10 @@ func schemes() []scheme {
 	return []scheme{
 		{"file", openFileURL, nil},
 		{"sftp", openSFTP, nil},
+		{"http", openHTTP, openHTTPSource},
+		{"https", openHTTP, openHTTPSource},
+		{"dav", openHTTP, openHTTPSource},
+		{"davs", openHTTP, openHTTPSource},
 	}
 }
 
