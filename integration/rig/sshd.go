@@ -38,7 +38,11 @@ func Sshd(t T) *SSHServer {
 		t.Fatalf("%v", err)
 	}
 	dir := t.TempDir()
-	s := &SSHServer{Host: "127.0.0.1", Port: freePort(t), User: me.Username}
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	s := &SSHServer{Host: "127.0.0.1", Port: ports[0], User: me.Username}
 	for _, key := range []string{"host_key", "client_key"} {
 		Run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key))
 	}
@@ -87,17 +91,6 @@ func (s *SSHServer) Stop(t T) {
 
 // Log returns what the server has logged.
 func (s *SSHServer) Log() string { return s.process.Output() }
-
-// freePort returns a port of the loopback address that nobody listens at.
-func freePort(t T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
 
 func readFile(t T, path string) string {
 	t.Helper()
