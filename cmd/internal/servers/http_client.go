@@ -241,7 +241,7 @@ func (c *webClient) lineError(err error) error {
 		return err
 	case is[*tls.CertificateVerificationError](err):
 		hint = "--cacert FILE names the certificates to trust in place of the system's"
-	case is[tls.RecordHeaderError](err):
+	case is[tls.RecordHeaderError](err), errors.Is(err, http.ErrSchemeMismatch):
 		hint = "does the server speak TLS on this port? without it the URL begins with http://"
 	case isDNS && dns.IsNotFound:
 		hint = "check the host's name"

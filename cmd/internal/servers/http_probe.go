@@ -26,11 +26,19 @@ type httpAbilities struct {
 // target, which are gone afterwards. It fails when nothing can be written there.
 func (u *httpUpload) probe(ctx context.Context) (can httpAbilities, err error) {
 	first, second := u.to.sibling(hiddenName(u.to.name())), u.to.sibling(hiddenName(u.to.name()))
+	// A file that is not there first: who does not know MOVE may not know
+	// DELETE either.
+	_, err = u.client.do(ctx, "probe", move(first, second, false))
+	if !hasStatus(err, http.StatusNotFound, http.StatusConflict) && err != nil {
+		return can, unlessRefused(err)
+	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
 		defer cancel()
 		for _, a := range []webAddress{first, second} {
-			u.client.send(ctx, webRequest{method: "DELETE", to: a, also: []int{http.StatusNotFound}})
+			if resp, err := u.client.send(ctx, webRequest{method: "DELETE", to: a}); err == nil {
+				drain(resp)
+			}
 		}
 	}()
 	if _, err := u.client.do(ctx, "probe", literalPut(first, "a", "")); err != nil {
@@ -60,7 +68,7 @@ func literalPut(to webAddress, text, contentRange string) webRequest {
 // the gap.
 func (u *httpUpload) probeRanges(ctx context.Context, file webAddress) (bool, error) {
 	for _, r := range []webRequest{literalPut(file, "d", "bytes 7-7/*"), literalPut(file, "bc", "bytes 1-2/*")} {
-		if _, err := u.client.send(ctx, r); err != nil {
+		if _, err := u.client.do(ctx, "probe", r); err != nil {
 			return false, unlessRefused(err)
 		}
 	}
@@ -74,17 +82,13 @@ func (u *httpUpload) probeRanges(ctx context.Context, file webAddress) (bool, er
 }
 
 func (u *httpUpload) probeMove(ctx context.Context, from, to webAddress) (bool, error) {
-	resp, err := u.client.send(ctx, move(from, to, false))
-	if err != nil {
+	if _, err := u.client.do(ctx, "probe", move(from, to, false)); err != nil {
 		return false, unlessRefused(err)
 	}
-	drain(resp)
 	// Some answer what they don't know as if it were a GET.
-	resp, err = u.client.send(ctx, webRequest{method: "HEAD", to: to})
-	if err != nil {
+	if _, err := u.client.do(ctx, "probe", webRequest{method: "HEAD", to: to}); err != nil {
 		return false, unlessRefused(err)
 	}
-	drain(resp)
 	return true, nil
 }
 
@@ -97,9 +101,9 @@ func move(from, to webAddress, overwrite bool) webRequest {
 	return webRequest{method: "MOVE", to: from, header: header}
 }
 
-// unlessRefused is nil for an answer of the server, which says that it can't.
+// unlessRefused is nil for an answer that says that the server can't.
 func unlessRefused(err error) error {
-	if is[*httpError](err) {
+	if is[*httpError](err) && !hasStatus(err, http.StatusUnauthorized) {
 		return nil
 	}
 	return err

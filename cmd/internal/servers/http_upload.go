@@ -105,16 +105,18 @@ func (u *httpUpload) open(ctx context.Context, o Options) error {
 	return nil
 }
 
-// isFolder says whether the target is a folder: servers redirect its name to
-// that with a slash.
+// isFolder says whether the target is a folder: servers of files redirect its
+// name to that with a slash, those of WebDAV call it a collection.
 func (u *httpUpload) isFolder(ctx context.Context) (bool, error) {
 	moved := []int{http.StatusMovedPermanently, http.StatusFound, http.StatusPermanentRedirect}
 	resp, err := u.client.do(ctx, "look at it", webRequest{method: "HEAD", to: u.to, also: moved})
-	if err != nil {
-		return false, unlessMissing(err)
+	if unlessMissing(err) != nil {
+		return false, err
 	}
-	if resp.StatusCode < 300 {
-		return false, nil
+	if err != nil || resp.StatusCode < 300 {
+		// An Apache that shows no lists of files calls a folder missing.
+		p, _ := u.client.properties(ctx, u.to)
+		return p.collection, nil
 	}
 	to, err := resp.Location()
 	if err == nil && to.Host == u.to.url.Host && to.Path == u.to.url.Path+"/" {
@@ -141,10 +143,21 @@ func (u *httpUpload) size(ctx context.Context, a webAddress) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if resp.ContentLength < 0 {
-		return 0, lasting{errors.New("the server does not tell the file's size")}
+	if resp.ContentLength >= 0 {
+		return resp.ContentLength, nil
 	}
-	return resp.ContentLength, nil
+	// Apache does not tell it of an empty file, nor of one that it would pack.
+	r := webRequest{method: "GET", to: a, also: []int{http.StatusRequestedRangeNotSatisfiable}}
+	r.header = map[string]string{"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+	if resp, err = u.client.send(ctx, r); err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	answer, err := readAnswer(resp)
+	if err == nil && answer.size < 0 {
+		err = lasting{errors.New("the server does not tell the file's size")}
+	}
+	return answer.size, err
 }
 
 // checkAbsent fails when the target is there and must not be.
@@ -168,8 +181,9 @@ func (u *httpUpload) Check(ctx context.Context, f File) error {
 	if u.can.Ranges {
 		need = f.Data
 	}
-	if free, ok := u.freeSpace(ctx); ok && need > free {
-		return noSpace(u.String(), need, free)
+	p, ok := u.client.properties(ctx, u.to.folder())
+	if ok && p.free >= 0 && need > p.free {
+		return noSpace(u.String(), need, p.free)
 	}
 	return nil
 }
