@@ -242,6 +242,10 @@ func schemes() []scheme {
 	return []scheme{
 		{name: "file", open: openFileURL},
 		{name: "sftp", open: openSFTP},
+		{name: "http", open: openHTTP, source: openHTTPSource},
+		{name: "https", open: openHTTP, source: openHTTPSource},
+		{name: "dav", open: openHTTP, source: openHTTPSource},
+		{name: "davs", open: openHTTP, source: openHTTPSource},
 		{name: "s3", open: openS3, source: openS3Source},
 		{name: "oci", open: openOCI, source: openOCISource, format: "qcow2"},
 		{name: "oci+http", open: openOCI, source: openOCISource, format: "qcow2"},
