@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -115,12 +116,33 @@ func dataBefore(src Source, off int64) (sum int64, err error) {
 	for at := int64(0); at < off; {
 		start, end, err := src.NextData(at)
 		if err != nil {
-			return 0, err
+			return 0, lasting{err}
 		}
 		sum += max(0, min(end, off)-start)
 		at = end
 	}
 	return sum, nil
+}
+
+// dataBetween returns how many bytes of src in [from, to) are not holes.
+func dataBetween(src Source, from, to int64) (int64, error) {
+	before, err := dataBefore(src, from)
+	if err != nil {
+		return 0, err
+	}
+	sum, err := dataBefore(src, to)
+	return sum - before, err
+}
+
+// countingLog counts what is sent, too.
+type countingLog struct {
+	Log
+	sent atomic.Int64
+}
+
+func (l *countingLog) Sent(n int64) {
+	l.sent.Add(n)
+	l.Log.Sent(n)
 }
 
 // dataSize returns how many bytes of src are not holes.

@@ -226,7 +226,7 @@ type scheme struct {
 func schemes() []scheme {
 	return []scheme{
 		{"file", openFileURL, nil},
-		{"sftp", openSFTP, nil},
+		{"sftp", openSFTP, openSFTPSource},
 	}
 }
 
