@@ -112,26 +112,19 @@ func eachRun(src Source, from int64, f func(start, end int64) error) error {
 }
 
 // dataBefore returns how many bytes of src before off are not holes.
-func dataBefore(src Source, off int64) (sum int64, err error) {
-	for at := int64(0); at < off; {
+func dataBefore(src Source, off int64) (int64, error) { return dataBetween(src, 0, off) }
+
+// dataBetween returns how many bytes of src in [from, to) are not holes.
+func dataBetween(src Source, from, to int64) (sum int64, err error) {
+	for at := from; at < to; {
 		start, end, err := src.NextData(at)
 		if err != nil {
 			return 0, lasting{err}
 		}
-		sum += max(0, min(end, off)-start)
+		sum += max(0, min(end, to)-start)
 		at = end
 	}
 	return sum, nil
-}
-
-// dataBetween returns how many bytes of src in [from, to) are not holes.
-func dataBetween(src Source, from, to int64) (int64, error) {
-	before, err := dataBefore(src, from)
-	if err != nil {
-		return 0, err
-	}
-	sum, err := dataBefore(src, to)
-	return sum - before, err
 }
 
 // countingLog counts what is sent, too.

@@ -227,6 +227,8 @@ func schemes() []scheme {
 	return []scheme{
 		{"file", openFileURL, nil},
 		{"sftp", openSFTP, openSFTPSource},
+		{"rsync", openRsync, openRsyncSource},
+		{rsyncOverSSH, openRsync, openRsyncSource},
 	}
 }
 

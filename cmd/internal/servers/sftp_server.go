@@ -3,7 +3,6 @@ package servers
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -31,29 +30,6 @@ func newSFTPServer(ctx context.Context, target sshTarget, o Options) *sftpServer
 
 // url returns the URL of a path on the server, which has no secrets.
 func (s *sftpServer) url(path string) string { return s.target.url("sftp", path) }
-
-// url returns the URL, of that scheme, of a path at the target. A path in the
-// home folder begins with "./".
-func (t sshTarget) url(scheme, path string) string {
-	var b strings.Builder
-	b.WriteString(scheme + "://")
-	if t.user != "" {
-		b.WriteString(t.user + "@")
-	}
-	if strings.Contains(t.host, ":") {
-		b.WriteString("[" + t.host + "]")
-	} else {
-		b.WriteString(t.host)
-	}
-	if t.port != "" {
-		b.WriteString(":" + t.port)
-	}
-	if home, ok := strings.CutPrefix(path, "./"); ok {
-		path = "~/" + home
-	}
-	b.WriteString("/" + strings.TrimPrefix(path, "/"))
-	return b.String()
-}
 
 // connect makes the first connection, whose failure is told at once: a host or
 // a name may be mistyped.

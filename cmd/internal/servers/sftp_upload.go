@@ -64,13 +64,13 @@ func openSFTP(ctx context.Context, dest string, o Options) (Upload, error) {
 func (u *sftpUpload) look(c *sftpConn, name string) error {
 	fi, err := c.Stat(u.path)
 	if isFolder := err == nil && fi.IsDir(); isFolder || strings.HasSuffix(u.path, "/") {
-		u.path = sftpJoin(u.path, name)
+		u.path = remoteJoin(u.path, name)
 		fi, err = c.Stat(u.path)
 	}
 	if sftpLost(err) {
 		return err
 	}
-	folder := sftpFolder(u.path)
+	folder := remoteFolder(u.path)
 	if d, err := c.Stat(folder); errors.Is(err, fs.ErrNotExist) || err == nil && !d.IsDir() {
 		return &cli.Error{
 			Err:  fmt.Errorf("%s: no folder %s on the server", u, folder),
@@ -97,24 +97,6 @@ func (u *sftpUpload) look(c *sftpConn, name string) error {
 	return nil
 }
 
-// sftpFolder returns the folder of a path, sftpJoin a path in a folder: those in
-// the home folder keep their "./", so that none begins with a dash or a tilde.
-func sftpFolder(name string) string {
-	dir := path.Dir(name)
-	if strings.HasPrefix(name, "./") && dir != "." {
-		return "./" + dir
-	}
-	return dir
-}
-
-func sftpJoin(dir, name string) string {
-	joined := path.Join(dir, name)
-	if strings.HasPrefix(dir, ".") {
-		return "./" + joined
-	}
-	return joined
-}
-
 // resume takes what an earlier run has kept.
 func (u *sftpUpload) resume(note json.RawMessage) error {
 	if note == nil {
@@ -134,7 +116,7 @@ func (u *sftpUpload) resume(note json.RawMessage) error {
 func (u *sftpUpload) String() string { return u.server.url(u.path) }
 
 // partPath is the path of the part on the server.
-func (u *sftpUpload) partPath() string { return sftpJoin(sftpFolder(u.path), u.part) }
+func (u *sftpUpload) partPath() string { return remoteJoin(remoteFolder(u.path), u.part) }
 
 // Check implements [Checker], where the server tells what is free.
 func (u *sftpUpload) Check(ctx context.Context, f File) error {
@@ -152,7 +134,7 @@ func (u *sftpUpload) freeSpace(c *sftpConn) (int64, bool) {
 	if !c.has("statvfs@openssh.com") {
 		return 0, false
 	}
-	st, err := c.StatVFS(sftpFolder(u.path))
+	st, err := c.StatVFS(remoteFolder(u.path))
 	if err != nil {
 		return 0, false
 	}
