@@ -12,10 +12,12 @@ import (
 // buildDir holds the binary of this process; Main removes it.
 var buildDir string
 
-// Main runs the tests of a package and removes what the rig built for them.
+// Main runs the tests of a package, stops the servers that they shared and
+// removes what the rig built for them.
 // Call it from TestMain; it does not return.
 func Main(m *testing.M) {
 	code := m.Run()
+	endShared()
 	if buildDir != "" {
 		os.RemoveAll(buildDir)
 	}

@@ -3,20 +3,34 @@ package rig
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 )
 
 // Need returns the path of a tool.
 func Need(t T, tool string) string {
 	t.Helper()
-	path, err := exec.LookPath(tool)
-	if err != nil {
-		// Debian keeps servers and mkfs where a user's PATH does not lead.
-		path, err = exec.LookPath("/usr/sbin/" + tool)
+	// Debian keeps servers and mkfs where a user's PATH does not lead.
+	places := []string{"", "/usr/sbin"}
+	// What integration/run-tests has built.
+	if cache, err := os.UserCacheDir(); err == nil {
+		places = append(places, filepath.Join(cache, "flatimg-tests", "bin"))
 	}
-	if err != nil {
-		missing(t, "%s is not installed", tool)
+	for _, dir := range places {
+		if path, err := exec.LookPath(filepath.Join(dir, tool)); err == nil {
+			return path
+		}
 	}
-	return path
+	missing(t, "%s is not installed", tool)
+	return ""
+}
+
+// NeedFile says that the test needs a file or folder of a package that has no
+// command of its own.
+func NeedFile(t T, path, packageName string) {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "%s is not installed: %v", packageName, err)
+	}
 }
 
 // NeedFUSE says that the test mounts a FUSE file system.

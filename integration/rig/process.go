@@ -75,7 +75,7 @@ func run(t T, cmd *exec.Cmd) Result {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = pipeGrace
-	if err := cmd.Start(); err != nil {
+	if err := startCommand(cmd); err != nil {
 		t.Fatalf("%v", err)
 	}
 	timer := time.AfterFunc(runLimit, func() { killGroup(cmd) })
@@ -112,29 +112,43 @@ type Process struct {
 // it still runs, and its output is shown if the test failed.
 func Start(t T, cmd *exec.Cmd) *Process {
 	t.Helper()
+	p, err := start(cmd)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("output of %s:\n%s", strings.Join(cmd.Args, " "), p.Output())
+		}
+	})
+	return p
+}
+
+// start is [Start] for what may outlive a test.
+func start(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{Cmd: cmd, done: make(chan struct{})}
 	if cmd.Stdout == nil {
 		cmd.Stdout = &p.out
 	}
 	cmd.Stderr = &p.out
 	cmd.WaitDelay = pipeGrace
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v", err)
+	if err := startCommand(cmd); err != nil {
+		return nil, err
 	}
 	go func() {
 		cmd.Wait()
 		close(p.done)
 	}()
-	t.Cleanup(func() {
-		if p.Running() {
-			killGroup(cmd)
-			<-p.done
-		}
-		if t.Failed() {
-			t.Logf("output of %s:\n%s", strings.Join(cmd.Args, " "), p.Output())
-		}
-	})
-	return p
+	return p, nil
+}
+
+// kill kills the process and its group, if it runs, and waits for its end.
+func (p *Process) kill() {
+	if p.Running() {
+		killGroup(p.Cmd)
+		<-p.done
+	}
 }
 
 // StartFlatimg starts the program; see [Start].
