@@ -241,7 +241,9 @@ type scheme struct {
 func schemes() []scheme {
 	return []scheme{
 		{name: "file", open: openFileURL},
-		{name: "sftp", open: openSFTP},
+		{name: "sftp", open: openSFTP, source: openSFTPSource},
+		{name: "rsync", open: openRsync, source: openRsyncSource},
+		{name: rsyncOverSSH, open: openRsync, source: openRsyncSource},
 		{name: "http", open: openHTTP, source: openHTTPSource},
 		{name: "https", open: openHTTP, source: openHTTPSource},
 		{name: "dav", open: openHTTP, source: openHTTPSource},
