@@ -185,16 +185,3 @@ func wrapPath(path string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", path, err)
 }
-
-// contextReader ends with the context.
-type contextReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(r.ctx); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
-}

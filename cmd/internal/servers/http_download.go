@@ -176,16 +176,3 @@ func (d *httpDownload) fail(what string, err error) error {
 	}
 	return webFail(d.String(), what, err)
 }
-
-// copyExactly copies length bytes, -1: all.
-func copyExactly(w io.Writer, r io.Reader, length int64) error {
-	if length < 0 {
-		_, err := io.CopyBuffer(onlyWriter{w}, r, make([]byte, 256<<10))
-		return err
-	}
-	n, err := io.CopyBuffer(onlyWriter{w}, io.LimitReader(r, length), make([]byte, 256<<10))
-	if err == nil && n < length {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}

@@ -56,21 +56,6 @@ func (c *webClient) readAll(ctx context.Context, a webAddress, w io.Writer, off,
 	})
 }
 
-// countingWriter counts what w has got.
-type countingWriter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	if err != nil {
-		err = lasting{err}
-	}
-	return n, err
-}
-
 // checksum returns the best that the server tells of a file, or only one of that
 // algorithm unless it is empty; nil: none.
 func (c *webClient) checksum(ctx context.Context, a webAddress, algorithm string) (*Checksum, error) {

@@ -23,8 +23,8 @@ func sftpTo(t *testing.T, dir, name string, faults ...string) (string, Options) 
 	return "sftp://host" + dir + "/" + name, Options{SSH: fakeSSH(t, faults...)}
 }
 
-// randomSource returns a source of some megabytes with data here and there.
-func randomSource(seed uint64) *fakeSource {
+// smallSource returns a source of some megabytes with data here and there.
+func smallSource(seed uint64) *fakeSource {
 	r := rand.New(rand.NewPCG(seed, 1))
 	var runs []chunk
 	off := int64(0)
@@ -90,7 +90,7 @@ func checkOnly(t *testing.T, dir string, want ...string) {
 }
 
 func TestSFTPUpload(t *testing.T) {
-	src := randomSource(1)
+	src := smallSource(1)
 	data, _ := dataSize(src)
 	for _, c := range []struct {
 		name        string
@@ -131,7 +131,7 @@ func TestSFTPUpload(t *testing.T) {
 
 func TestSFTPResume(t *testing.T) {
 	for seed := range uint64(6) {
-		src := randomSource(seed)
+		src := smallSource(seed)
 		data, _ := dataSize(src)
 		dir := t.TempDir()
 		at := 2000 + rand.New(rand.NewPCG(seed, 2)).Int64N(data)
@@ -171,7 +171,7 @@ func TestSFTPResume(t *testing.T) {
 
 // TestSFTPResumeImpossible finds a part that is gone or not of the size.
 func TestSFTPResumeImpossible(t *testing.T) {
-	src := randomSource(3)
+	src := smallSource(3)
 	for _, part := range []string{"", "short"} {
 		dir := t.TempDir()
 		dest, o := sftpTo(t, dir, "disk.raw")
@@ -223,7 +223,7 @@ func TestSFTPRemove(t *testing.T) {
 // TestSFTPExisting makes the target appear while the file is sent. The server's
 // own rename would replace it.
 func TestSFTPExisting(t *testing.T) {
-	src := randomSource(4)
+	src := smallSource(4)
 	for _, c := range []struct {
 		force  bool
 		faults []string
@@ -271,7 +271,7 @@ func TestSFTPHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	if err := up.Send(ctx, randomSource(5), &testLog{}); !errors.Is(err, context.DeadlineExceeded) {
+	if err := up.Send(ctx, smallSource(5), &testLog{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 	if err := up.Close(false); err == nil || !strings.Contains(err.Error(), "left over") {
@@ -313,7 +313,7 @@ func TestSFTPFails(t *testing.T) {
 }
 
 func TestSFTPDownload(t *testing.T) {
-	src := randomSource(7)
+	src := smallSource(7)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "disk.raw")
 	if err := os.WriteFile(path, content(t, src), 0o600); err != nil {

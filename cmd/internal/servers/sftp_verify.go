@@ -15,7 +15,7 @@ func (u *sftpUpload) Verify(ctx context.Context, want []byte) (string, error) {
 
 // ReadBack implements [ReadBacker].
 func (u *sftpUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
-	counted := &countingWriter{Writer: w}
+	counted := &countingWriter{w: w}
 	return u.server.do(ctx, u.String(), "read it back", func(c *sftpConn) error {
 		f, err := c.Open(u.partPath())
 		if err != nil {
@@ -28,16 +28,4 @@ func (u *sftpUpload) ReadBack(ctx context.Context, w io.Writer, off, length int6
 		p := pipeline{src: f, requests: c.requests(), chunk: c.packet}
 		return p.read(ctx, counted, off+counted.n, length-counted.n)
 	})
-}
-
-// countingWriter counts the bytes that have been written.
-type countingWriter struct {
-	io.Writer
-	n int64
-}
-
-func (w *countingWriter) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
-	w.n += int64(n)
-	return n, err
 }
