@@ -105,7 +105,7 @@ func deltaValues(spec Spec) (values, error) {
 // returns c.
 func (c *Changes) find(mark func() error) (*Changes, error) {
 	err := mark()
-	c.changed.index()
+	c.changed.index() // for runs
 	for from, to := range c.changed.runs() {
 		if err != nil {
 			break
@@ -114,13 +114,19 @@ func (c *Changes) find(mark func() error) (*Changes, error) {
 			return c.set(c.data, off, length)
 		})
 	}
-	c.data.index()
+	return c.finish(err)
+}
+
+// finish returns c, of which all bits are set unless err says otherwise.
+func (c *Changes) finish(err error) (*Changes, error) {
 	if errors.Is(err, errFragmented) {
 		err = fragmentedQcow2(c.disk.Size(), c.values)
 	}
 	if err != nil {
 		return nil, err
 	}
+	c.changed.index()
+	c.data.index()
 	return c, nil
 }
 

@@ -49,20 +49,19 @@ func (c *Changes) Compare(ctx context.Context, base Disk, done func(n int64)) (*
 	candidates := &clusters{bits: c.bits, present: c.changed}
 	err := ordered(ctx, candidates.batches(), newWork, func(l look) error {
 		for _, i := range l.changed {
-			result.changed.set(i, i+1)
+			if err := result.set(result.changed, i<<c.bits, 1); err != nil {
+				return err
+			}
 		}
 		for _, i := range l.data {
-			result.data.set(i, i+1)
+			if err := result.set(result.data, i<<c.bits, 1); err != nil {
+				return err
+			}
 		}
 		done(l.length)
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	result.changed.index()
-	result.data.index()
-	return &result, nil
+	return result.finish(err)
 }
 
 // reader reads a disk again and again into the same memory.

@@ -60,19 +60,20 @@
 // # Deltas
 //
 // A delta is a qcow2 with a backing file, the base, that holds only the clusters
-// in which the disk differs from it. Which these are are [Changes]: what the
-// layers above one of the chain decide on ([ChangesSince]), or what the offset
-// maps of two disks leave open ([ChangesFrom]), and of either what really differs
-// once the data is read ([Changes.Compare]). A cluster of the disk is then
+// in which the disk differs from it, its [Changes]: what the layers above one of
+// the chain decide on ([ChangesSince]), or what the offset maps of two disks
+// leave open ([ChangesFrom]), and of either what differs indeed once the data is
+// read ([Changes.Compare]). A cluster of the disk is then
 //
 //	absent  no entry in the L2 table, and no table where all are: it is read
 //	        from the base, past the end of which there are zeros
 //	zeros   an entry without a place: zeros, whatever the base has there
 //	data    stored whole: what did not change in it is there again
 //
-// [Changes.Target] lays it out and [Changes.Packer] compresses it. The virtual
-// size is that of the disk, whatever that of the base. The
-// base must stay as it is: a delta above another content shows neither disk.
+// [Changes.Target] lays it out and [Changes.Packer] compresses it, for the base
+// that [Backing] names. The virtual size is that of the disk, whatever that of
+// the base. The base must stay as it is: above another content a delta shows
+// neither disk.
 //
 // # Targets of several files
 //
