@@ -107,45 +107,55 @@ func (r fileRange) splice(c *conn, socket syscall.Conn) (left fileRange, err err
 	if err != nil {
 		return r, err
 	}
-	var sent error // of sendfile
-	var broken error
+	var sent, waited error
 	err = from.Control(func(fromFD uintptr) {
-		broken = to.Write(func(toFD uintptr) (done bool) {
-			for r.length > 0 {
-				var n int
-				n, sent = syscall.Sendfile(int(toFD), int(fromFD), &r.off, int(min(r.length, splicePiece)))
-				switch {
-				case n > 0:
-					r.length -= int64(n) // sendfile has moved r.off
-					c.moved()
-				case sent == syscall.EAGAIN:
-					return false // until the socket takes more
-				case sent == nil:
-					sent = io.EOF
-					return true
-				case sent != syscall.EINTR:
-					return true
-				}
-			}
-			sent = nil
-			return true
+		waited = to.Write(func(toFD uintptr) (done bool) {
+			sent = r.sendfile(c, int(toFD), int(fromFD))
+			return sent != syscall.EAGAIN // else until the socket takes more
 		})
 	})
 	switch {
 	case err != nil:
 		return r, &sourceError{err}
-	case broken != nil:
-		return r, broken
+	case waited != nil:
+		return r, waited
 	case sent == io.EOF:
 		return r, r.short()
-	case sent == syscall.EINVAL, sent == syscall.ENOSYS, sent == syscall.ENOTSUP:
-		return r, nil // sendfile(2), section "ERRORS": read and write instead
-	case sent == syscall.EPIPE, sent == syscall.ECONNRESET, sent == syscall.ENOTCONN, sent == syscall.ETIMEDOUT:
+	case sent == nil, sent == syscall.EINVAL, sent == syscall.ENOSYS, sent == syscall.ENOTSUP:
+		return r, nil // sendfile(2), section "NOTES": read and write instead
+	case isNetwork(sent):
 		return r, os.NewSyscallError("sendfile", sent)
-	case sent != nil:
-		return r, &sourceError{fmt.Errorf("%s at offset %#x: %w", r.f.Name(), r.off, sent)}
 	}
-	return r, nil
+	return r, &sourceError{fmt.Errorf("%s at offset %#x: %w", r.f.Name(), r.off, sent)}
+}
+
+// sendfile sends and cuts off the beginning of the range, until nothing is left
+// or the socket takes no more, which is EAGAIN. io.EOF is the end of the file.
+func (r *fileRange) sendfile(c *conn, to, from int) error {
+	for r.length > 0 {
+		n, err := syscall.Sendfile(to, from, &r.off, int(min(r.length, splicePiece)))
+		switch {
+		case n > 0:
+			r.length -= int64(n) // r.off is moved already
+			c.moved()
+		case err == nil:
+			return io.EOF
+		case err != syscall.EINTR:
+			return err
+		}
+	}
+	return nil
+}
+
+// isNetwork says whether an error of sendfile(2) is about the socket and not
+// about the file.
+func isNetwork(err error) bool {
+	switch err {
+	case syscall.EPIPE, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.ENOTCONN, syscall.ETIMEDOUT,
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN:
+		return true
+	}
+	return false
 }
 
 // copy sends the range by way of a buffer.
