@@ -38,11 +38,16 @@ func TestRequestsOnTheWire(t *testing.T) {
 		t.Errorf("%d bytes, %+v", c.Size(), c.Flags())
 	}
 	data := bytes.Repeat([]byte("data"), maxPayload/4+128)
+	f := fileOf(t, append([]byte("before"), data...))
 	for _, step := range []struct {
 		do   func() error
 		want []sent
 	}{
 		{func() error { return c.WriteAt(ctx, data, 512) }, []sent{
+			{command: cmdWrite, off: 512, length: maxPayload},
+			{command: cmdWrite, off: 512 + maxPayload, length: 512},
+		}},
+		{func() error { return c.WriteFrom(ctx, f, 6, 512, int64(len(data))) }, []sent{
 			{command: cmdWrite, off: 512, length: maxPayload},
 			{command: cmdWrite, off: 512 + maxPayload, length: 512},
 		}},
@@ -72,6 +77,21 @@ func TestRequestsOnTheWire(t *testing.T) {
 	if err := c.Flush(ctx); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
+}
+
+// fileOf returns an open file with a content.
+func fileOf(t *testing.T, content []byte) *os.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }
 
 // TestOutOfOrder answers many requests in the reverse order, in pieces.
@@ -300,11 +320,7 @@ func TestOutside(t *testing.T) {
 		f.request()
 	}), Options{Status: true})
 	ctx := t.Context()
-	f, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := fileOf(t, make([]byte, 512))
 	for _, off := range []int64{-1, 3585, 4096, 1 << 62} {
 		p := make([]byte, 512)
 		_, status := c.BlockStatus(ctx, off, 512)
@@ -319,21 +335,13 @@ func TestOutside(t *testing.T) {
 // TestShortFile sends more than a file has: known before, and found meanwhile.
 func TestShortFile(t *testing.T) {
 	a := fakeServer(t, silent)
-	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := fileOf(t, make([]byte, 1<<20))
 	c := dialFake(t, a, Options{})
 	if err := c.WriteFrom(t.Context(), f, 0, 0, 2<<20); !errors.Is(err, io.ErrUnexpectedEOF) || c.conns[0].why() != nil {
 		t.Errorf("%v, the connection: %v", err, c.conns[0].why())
 	}
 	// As if the file was cut off after its size was looked at.
-	err = c.write(t.Context(), 0, 2<<20, fileRange{f, 0, 2 << 20})
+	err := c.write(t.Context(), 0, 2<<20, fileRange{f, 0, 2 << 20})
 	if !errors.Is(err, io.ErrUnexpectedEOF) || IsConnectionError(err) {
 		t.Errorf("%v, want an unexpected EOF", err)
 	}

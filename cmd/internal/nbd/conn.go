@@ -35,7 +35,8 @@ type conn struct {
 	// slots has an element for each request in flight, sending one while a
 	// request is sent.
 	slots, sending chan struct{}
-	// progress is when bytes moved last, in nanoseconds since the epoch.
+	// progress is when bytes moved last, in nanoseconds since began.
+	began    time.Time
 	progress atomic.Int64
 	// broken is closed when err is set, ended when both goroutines have ended.
 	broken chan struct{}
@@ -53,6 +54,7 @@ func newConn(s *session, e export, o Options) *conn {
 		raw:     s.raw,
 		stream:  s.conn,
 		timeout: o.Timeout,
+		began:   time.Now(),
 		slots:   make(chan struct{}, o.InFlight),
 		sending: make(chan struct{}, 1),
 		broken:  make(chan struct{}),
@@ -78,7 +80,7 @@ func (r progressReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *conn) moved() { c.progress.Store(time.Now().UnixNano()) }
+func (c *conn) moved() { c.progress.Store(int64(time.Since(c.began))) }
 
 // do sends r, with its payload if there is one, and waits for the reply.
 func (c *conn) do(ctx context.Context, r *request, p payload) error {
@@ -213,7 +215,7 @@ func (c *conn) watch() {
 			return
 		case <-tick.C:
 		}
-		if limit, waiting := c.patience(); waiting && time.Now().UnixNano()-c.progress.Load() > int64(limit) {
+		if limit, waiting := c.patience(); waiting && int64(time.Since(c.began))-c.progress.Load() > int64(limit) {
 			c.fail(&ConnectionError{fmt.Errorf("no answer for %v", limit)})
 		}
 	}

@@ -2,7 +2,6 @@ package nbd
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,6 +28,11 @@ const sendPiece = 256 << 10
 // splicePiece is the same for sendfile(2), which returns as soon as the socket
 // takes no more.
 const splicePiece = 4 << 20
+
+// smallRange is up to how many bytes of a file are sent by way of a buffer,
+// which saves a packet for the header: 1.6 times as fast for 4 KiB, and no
+// different from 64 KiB on.
+const smallRange = 32 << 10
 
 // memory is a payload in memory.
 type memory []byte
@@ -67,6 +71,13 @@ type fileRange struct {
 var _ = (payload)(fileRange{})
 
 func (r fileRange) send(c *conn, header []byte) error {
+	if r.length <= smallRange {
+		buf := make([]byte, r.length)
+		if err := r.read(buf); err != nil {
+			return err
+		}
+		return memory(buf).send(c, header)
+	}
 	if _, err := c.stream.Write(header); err != nil {
 		return err
 	}
@@ -96,45 +107,55 @@ func (r fileRange) splice(c *conn, socket syscall.Conn) (left fileRange, err err
 	if err != nil {
 		return r, err
 	}
-	var sent error // of sendfile
-	var broken error
+	var sent, waited error
 	err = from.Control(func(fromFD uintptr) {
-		broken = to.Write(func(toFD uintptr) (done bool) {
-			for r.length > 0 {
-				var n int
-				n, sent = syscall.Sendfile(int(toFD), int(fromFD), &r.off, int(min(r.length, splicePiece)))
-				switch {
-				case n > 0:
-					r.length -= int64(n) // sendfile has moved r.off
-					c.moved()
-				case sent == syscall.EAGAIN:
-					return false // until the socket takes more
-				case sent == nil:
-					sent = io.EOF
-					return true
-				case sent != syscall.EINTR:
-					return true
-				}
-			}
-			sent = nil
-			return true
+		waited = to.Write(func(toFD uintptr) (done bool) {
+			sent = r.sendfile(c, int(toFD), int(fromFD))
+			return sent != syscall.EAGAIN // else until the socket takes more
 		})
 	})
 	switch {
 	case err != nil:
 		return r, &sourceError{err}
-	case broken != nil:
-		return r, broken
+	case waited != nil:
+		return r, waited
 	case sent == io.EOF:
 		return r, r.short()
-	case sent == syscall.EINVAL, sent == syscall.ENOSYS, sent == syscall.ENOTSUP:
-		return r, nil // sendfile(2), section "ERRORS": read and write instead
-	case sent == syscall.EPIPE, sent == syscall.ECONNRESET, sent == syscall.ENOTCONN, sent == syscall.ETIMEDOUT:
+	case sent == nil, sent == syscall.EINVAL, sent == syscall.ENOSYS, sent == syscall.ENOTSUP:
+		return r, nil // sendfile(2), section "NOTES": read and write instead
+	case isNetwork(sent):
 		return r, os.NewSyscallError("sendfile", sent)
-	case sent != nil:
-		return r, &sourceError{fmt.Errorf("%s at offset %#x: %w", r.f.Name(), r.off, sent)}
 	}
-	return r, nil
+	return r, &sourceError{fmt.Errorf("%s at offset %#x: %w", r.f.Name(), r.off, sent)}
+}
+
+// sendfile sends and cuts off the beginning of the range, until nothing is left
+// or the socket takes no more, which is EAGAIN. io.EOF is the end of the file.
+func (r *fileRange) sendfile(c *conn, to, from int) error {
+	for r.length > 0 {
+		n, err := syscall.Sendfile(to, from, &r.off, int(min(r.length, splicePiece)))
+		switch {
+		case n > 0:
+			r.length -= int64(n) // r.off is moved already
+			c.moved()
+		case err == nil:
+			return io.EOF
+		case err != syscall.EINTR:
+			return err
+		}
+	}
+	return nil
+}
+
+// isNetwork says whether an error of sendfile(2) is about the socket and not
+// about the file.
+func isNetwork(err error) bool {
+	switch err {
+	case syscall.EPIPE, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.ENOTCONN, syscall.ETIMEDOUT,
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN:
+		return true
+	}
+	return false
 }
 
 // copy sends the range by way of a buffer.
@@ -142,19 +163,28 @@ func (r fileRange) copy(c *conn) error {
 	buf := make([]byte, min(r.length, sendPiece))
 	for r.length > 0 {
 		buf = buf[:min(r.length, int64(len(buf)))]
-		n, err := r.f.ReadAt(buf, r.off)
-		if n < len(buf) && errors.Is(err, io.EOF) {
-			return r.short()
-		}
-		if n < len(buf) {
-			return &sourceError{err}
+		if err := r.read(buf); err != nil {
+			return err
 		}
 		if err := write(c, buf); err != nil {
 			return err
 		}
-		r.off, r.length = r.off+int64(n), r.length-int64(n)
+		n := int64(len(buf))
+		r.off, r.length = r.off+n, r.length-n
 	}
 	return nil
+}
+
+// read fills buf from the beginning of the range.
+func (r fileRange) read(buf []byte) error {
+	n, err := r.f.ReadAt(buf, r.off)
+	switch {
+	case n == len(buf):
+		return nil
+	case err == io.EOF:
+		return r.short()
+	}
+	return &sourceError{err}
 }
 
 // short is the error for a file that ends within the range.

@@ -93,18 +93,10 @@ func (s *shadow) write(t *testing.T, seed byte, n int, align int64) {
 	source := rand.NewChaCha8([32]byte{seed})
 	r := rand.New(source)
 	part := s.Size() / int64(n) &^ (align - 1)
-	content := filepath.Join(t.TempDir(), "content")
-	var group sync.WaitGroup
 	all := make([]byte, s.Size())
 	source.Read(all)
-	if err := os.WriteFile(content, all, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := fileOf(t, all)
+	var group sync.WaitGroup
 	for i := range int64(n) {
 		off := i * part
 		if r.IntN(2) == 0 {
