@@ -135,6 +135,7 @@ func (im *importer) openOnto(src *source) (*layers.Image, error) {
 	}
 	if summary.Backing != "" && len(o.Parents) == 0 {
 		o.Parents = map[string]string{summary.Backing: im.Onto}
+		o.ParentFormats = map[string]string{im.Onto: ""} // BASE need not have the recorded format
 		if recorded, onto := filepath.Base(summary.Backing), filepath.Base(im.Onto); recorded != onto {
 			im.Meter.Say(fmt.Sprintf("it was made on %s; it is put onto %s, which must hold the same", recorded, onto))
 		}
