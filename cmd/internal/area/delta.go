@@ -91,7 +91,10 @@ func (im *importer) overlay(ctx context.Context, src *source, name string) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, up.Close(false)) }()
-	local := up.(servers.Local)
+	local, ok := up.(servers.Local)
+	if !ok {
+		return cli.Usagef("%s: an overlay is made as a file", up)
+	}
 	backing := convert.Backing{Format: base.Layers()[len(base.Layers())-1].Format()}
 	if backing.Name, err = backingName(local.Dir(), im.Onto); err != nil {
 		return err

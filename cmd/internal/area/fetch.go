@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
@@ -36,24 +37,33 @@ type fetch struct {
 	limiter *rate.Limiter
 	retries int
 	lanes   int
-	// size is -1 when the server does not tell.
-	size int64
+	// size in bytes is -1 when the server does not tell; data is what of it will
+	// come, 0 when that is not known.
+	size, data int64
 	// whole: the file is hashed.
 	whole bool
 
 	// arrived is the offset before which all is in the file; protected by mu.
 	mu      sync.Mutex
 	arrived int64
+	// resumed is what of it an earlier run has fetched; received counts what
+	// has come since.
+	resumed  int64
+	received atomic.Int64
 	// grown gets a value when arrived has grown; it is closed at the end.
 	grown chan struct{}
 }
 
-// run fetches what an earlier run has not, and returns the SHA-256 of the whole
-// and the bytes of data that came; nil when the file is mostly holes.
+// run fetches what an earlier run has not, and returns the SHA-256 of the whole;
+// nil when the file is mostly holes.
 func (f *fetch) run(ctx context.Context) (sum []byte, err error) {
-	r := f.job.file(mainFile)
-	f.arrived = r.Fetched
-	// What is after it may be of a write that never reached the disk.
+	h, err := f.goOn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.resumed = f.arrived
+	f.meter.Start("fetching", f.data)
+	f.meter.Skip(f.arrived)
 	if err := f.file.Truncate(f.arrived); err != nil {
 		return nil, err
 	}
@@ -70,7 +80,7 @@ func (f *fetch) run(ctx context.Context) (sum []byte, err error) {
 	})
 	if f.whole {
 		group.Go(func() (err error) {
-			sum, err = f.hashBehind(ctx, r.Hash)
+			sum, err = f.hashBehind(ctx, h)
 			return err
 		})
 	}
@@ -202,17 +212,56 @@ func (f *fetch) try(ctx context.Context, p part, w *sparseWriter) error {
 	}
 }
 
-// hashBehind hashes the file as it grows.
-func (f *fetch) hashBehind(ctx context.Context, from *hashState) ([]byte, error) {
+// goOn sets what has arrived in an earlier run, and returns its hash. What is in
+// the file must have the checksum that it had: the machine may have gone down
+// before it was on the disk.
+func (f *fetch) goOn(ctx context.Context) (hash.Hash, error) {
 	h := sha256.New()
-	off := int64(0)
-	if from != nil && from.Offset <= f.arrived && h.(encoding.BinaryUnmarshaler).UnmarshalBinary(from.State) == nil {
-		off = from.Offset
-	} else {
-		h.Reset()
+	was := f.job.file(mainFile).Hash
+	if was == nil || !f.whole {
+		return h, nil
 	}
+	f.meter.Start("verifying what was fetched before", was.Offset)
 	buf := make([]byte, hashStep)
-	for told, isOpen := off, true; ; {
+	for off := int64(0); off < was.Offset; {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		n := min(hashStep, was.Offset-off)
+		if k, err := f.file.ReadAt(buf[:n], off); int64(k) < n {
+			f.meter.Say(fmt.Sprintf("what was fetched before is damaged at offset %#x: %v: the import begins anew", off, err))
+			return sha256.New(), nil
+		}
+		h.Write(buf[:n])
+		f.meter.Add(n)
+		off += n
+	}
+	if state := marshalHash(h); !bytes.Equal(state, was.State) {
+		f.meter.Say("what was fetched before is damaged: the import begins anew")
+		return sha256.New(), nil
+	}
+	f.arrived = was.Offset
+	return h, nil
+}
+
+func marshalHash(h hash.Hash) []byte {
+	state, err := h.(encoding.BinaryMarshaler).MarshalBinary()
+	if err != nil {
+		panic("area: internal error: " + err.Error())
+	}
+	return state
+}
+
+// hashBehind hashes the file with h, from what h has on, as it grows.
+func (f *fetch) hashBehind(ctx context.Context, h hash.Hash) ([]byte, error) {
+	off := f.resumed
+	note := func(atOnce bool) {
+		state := hashState{off, marshalHash(h)}
+		f.job.update(mainFile, atOnce, func(r *fileRecord) { r.Hash = &state })
+	}
+	defer func() { note(true) }()
+	buf := make([]byte, hashStep)
+	for isOpen := true; ; {
 		f.mu.Lock()
 		arrived := f.arrived
 		f.mu.Unlock()
@@ -225,11 +274,8 @@ func (f *fetch) hashBehind(ctx context.Context, from *hashState) ([]byte, error)
 				return nil, fmt.Errorf("read to hash, at offset %#x: %w", off, err)
 			}
 			h.Write(buf[:n])
-			if off += n; off-told >= stateEvery {
-				told = off
-				if state, err := h.(encoding.BinaryMarshaler).MarshalBinary(); err == nil {
-					f.job.update(mainFile, false, func(r *fileRecord) { r.Hash = &hashState{told, state} })
-				}
+			if off += n; off%stateEvery == 0 {
+				note(false)
 			}
 		}
 		if !isOpen {
@@ -287,7 +333,12 @@ func (f *fetch) fetchWhole(ctx context.Context, from servers.Fetcher) ([]byte, e
 	if err := f.job.update(mainFile, true, func(r *fileRecord) { r.Fetched = max(r.Fetched, 1) }); err != nil {
 		return nil, err
 	}
-	if err := from.Fetch(ctx, f.file.Name(), f.meter.Add); err != nil {
+	f.meter.Start("fetching", f.data)
+	got := func(n int64) {
+		f.received.Add(n)
+		f.meter.Add(n)
+	}
+	if err := from.Fetch(ctx, f.file.Name(), got); err != nil {
 		return nil, err
 	}
 	size, err := f.file.Seek(0, io.SeekEnd)

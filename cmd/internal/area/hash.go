@@ -49,7 +49,7 @@ func newHasher(src servers.Source, from *hashState) *hasher {
 }
 
 // stateEvery is how many bytes are hashed between two states.
-const stateEvery = 64 << 20
+const stateEvery = 8 << 20
 
 // sum hashes the rest; holes are not read.
 func (h *hasher) sum(ctx context.Context) ([]byte, error) {
@@ -98,10 +98,7 @@ func (h *hasher) skip(ctx context.Context, to int64) error {
 }
 
 func (h *hasher) tell() {
-	state, err := h.h.(encoding.BinaryMarshaler).MarshalBinary()
-	if err == nil {
-		h.at(hashState{h.off, state})
-	}
+	h.at(hashState{h.off, marshalHash(h.h)})
 }
 
 // hashFile returns the SHA-256 of src; holes are not read.

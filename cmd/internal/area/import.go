@@ -17,6 +17,7 @@ import (
 	"flatimg/cmd/internal/servers"
 	"flatimg/convert"
 	"flatimg/layers"
+	"flatimg/layers/volume"
 )
 
 // ImportOptions say what is imported and where to.
@@ -56,7 +57,7 @@ type ImportOptions struct {
 func Import(ctx context.Context, o ImportOptions) (_ *Report, err error) {
 	begin := time.Now()
 	defer o.Meter.Stop()
-	im := &importer{ImportOptions: o, report: &Report{}, areaDir: Directory(o.Area)}
+	im := &importer{ImportOptions: o, report: &Report{Import: true}, areaDir: Directory(o.Area)}
 	if err := im.checkTarget(); err != nil {
 		return nil, err
 	}
@@ -114,16 +115,12 @@ func (im *importer) target(name string) (servers.Upload, error) {
 
 // fromFile makes the image of a file of this machine.
 func (im *importer) fromFile(ctx context.Context, path string) error {
-	f, err := os.Open(path)
+	f, err := volume.OpenFile(path)
 	if err != nil {
 		return &cli.Error{Err: err, Code: cli.ExitSource}
 	}
 	defer f.Close()
-	size, err := f.Seek(0, 2)
-	if err != nil {
-		return &cli.Error{Err: fmt.Errorf("%s: %w", path, err), Code: cli.ExitSource}
-	}
-	src := &source{File: f, size: size}
+	src := &source{File: f.OSFile(), size: f.Size()}
 	if im.SHA256 != nil {
 		im.Meter.Start("verifying", 0)
 		sum, err := hashFile(ctx, src)
@@ -240,16 +237,16 @@ func (im *importer) fetch(ctx context.Context, from servers.Download) (_ *source
 	}
 	job := fetch{
 		from: from, file: f, job: im.job, meter: im.Meter, limiter: newLimiter(im.BandwidthLimit), retries: im.Server.Retries,
-		lanes: lanes(from.Lanes(), im.Server.Connections), size: from.Size(), whole: from.Size()-data <= maxHoles,
+		lanes: lanes(from.Lanes(), im.Server.Connections), size: from.Size(), data: max(data, 0),
+		whole: im.SHA256 != nil || from.Size()-data <= maxHoles,
 	}
-	im.Meter.Start("fetching", max(data, 0))
 	var sum []byte
 	if whole, ok := from.(servers.Fetcher); ok {
 		sum, err = job.fetchWhole(ctx, whole)
 	} else {
-		im.Meter.Skip(im.job.file(mainFile).Fetched)
 		sum, err = job.run(ctx)
 	}
+	im.report.Sent, im.report.Resumed = job.received.Load(), job.resumed
 	if err != nil {
 		return nil, fillError("area "+im.areaDir, err, "--area DIR chooses another area")
 	}
@@ -292,6 +289,8 @@ func (im *importer) dataOf(ctx context.Context, from servers.Download) (int64, e
 			data += end - start
 			off = end
 		}
+	}
+	if data >= 0 {
 		need := data - im.job.file(mainFile).Fetched
 		if free, ok := freeSpace(im.areaDir); ok && need > free {
 			return 0, &cli.Error{

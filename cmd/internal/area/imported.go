@@ -72,24 +72,13 @@ func (im *importer) place(ctx context.Context, src *source, name string) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, up.Close(false)) }()
-	local := up.(servers.Local)
 	stats := Stats{Size: src.size}
 	if err := eachRun(src, func(start, end int64) { stats.Data += end - start }); err != nil {
 		return err
 	}
 	im.Meter.Start("copying", stats.Data)
-	f, err := local.Create()
-	if err != nil {
-		return err
-	}
-	if err := unix.IoctlFileClone(int(f.Fd()), int(src.Fd())); err == nil {
-		stats.Shared = stats.Data
-		err = flush(ctx, f, src.size)
-		if err != nil {
-			return fillError(up.String(), err, "choose another destination, or free space there")
-		}
-	} else if err := up.Send(ctx, src, meterLog{im.Meter}); err != nil {
-		return err
+	if err := im.copy(ctx, up, src, &stats); err != nil {
+		return fillError(up.String(), err, "choose another destination, or free space there")
 	}
 	if err := up.Publish(ctx); err != nil {
 		return err
@@ -101,6 +90,31 @@ func (im *importer) place(ctx context.Context, src *source, name string) (err er
 		}
 	}
 	return nil
+}
+
+// copy brings the file to its place: by sharing its blocks where that is
+// possible.
+func (im *importer) copy(ctx context.Context, up servers.Upload, src *source, stats *Stats) error {
+	local, ok := up.(servers.Local)
+	if !ok { // a device
+		if c, ok := up.(servers.Checker); ok {
+			if err := c.Check(ctx, servers.File{Size: src.size, Data: stats.Data}); err != nil {
+				return err
+			}
+		}
+		return up.Send(ctx, src, meterLog{im.Meter})
+	}
+	if sameFileSystem(local.Dir(), filepath.Dir(src.Name())) {
+		f, err := local.Create()
+		if err != nil {
+			return err
+		}
+		if err := unix.IoctlFileClone(int(f.Fd()), int(src.Fd())); err == nil {
+			stats.Shared = stats.Data
+			return flush(ctx, f, src.size)
+		}
+	}
+	return up.Send(ctx, src, meterLog{im.Meter})
 }
 
 // eachRun calls f for each run of data of src.

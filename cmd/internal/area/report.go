@@ -16,6 +16,8 @@ type Report struct {
 	Dest string
 	// Stats are those of the file with its companions.
 	Stats
+	// Import: the file came from a server, and was not brought to one.
+	Import bool
 	// Sent is what of the data was sent, in bytes, and Resumed what an earlier
 	// run had sent. Both are 0 for what was made where it is.
 	Sent, Resumed int64
@@ -36,7 +38,7 @@ func (r *Report) String() string {
 		fmt.Fprintf(&b, ", %s of it shared", cli.FormatSize(r.Shared))
 	}
 	if r.Resumed > 0 {
-		fmt.Fprintf(&b, ", %s of it sent before", cli.FormatSize(r.Resumed))
+		fmt.Fprintf(&b, ", %s of it in an earlier run", cli.FormatSize(r.Resumed))
 	}
 	fmt.Fprintf(&b, ") in %v", r.Took.Round(10*time.Millisecond))
 	if r.SHA256 != nil {
@@ -45,6 +47,8 @@ func (r *Report) String() string {
 	switch {
 	case r.VerifiedBy != "":
 		fmt.Fprintf(&b, " (verified: %s)", r.VerifiedBy)
+	case r.Sent > 0 && r.Import:
+		b.WriteString(" (not verified: the server tells no checksum)")
 	case r.Sent > 0:
 		b.WriteString(" (not verified: the server tells no checksum, --verify reads back)")
 	}

@@ -63,7 +63,6 @@ func (e *export) findJob(ctx context.Context) error {
 	}
 	if j.record.Fingerprint == fingerprint {
 		e.job = j
-		e.report.Took = 0
 		return nil
 	}
 	if e.Resume {
@@ -123,7 +122,12 @@ func absolute(path string) string {
 func (e *export) end(err error) error {
 	keep := err != nil && e.job != nil && e.job.resumable() && !isFinal(err)
 	for _, up := range e.uploads {
-		err = errors.Join(err, up.Close(keep))
+		closeErr := up.Close(keep)
+		if err == nil && closeErr != nil {
+			e.Meter.Say(closeErr.Error()) // something is left over beside what is right
+			continue
+		}
+		err = errors.Join(err, closeErr)
 	}
 	switch {
 	case e.job == nil:

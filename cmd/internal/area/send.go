@@ -19,6 +19,7 @@ type sendLog struct {
 	role  string // of the file in the job
 
 	sent, kept atomic.Int64
+	hasKept    atomic.Bool
 }
 
 var _ = (servers.Log)((*sendLog)(nil))
@@ -42,8 +43,7 @@ func (l *sendLog) Keep(state any) {
 	if err != nil {
 		panic("area: internal error: state of an upload: " + err.Error())
 	}
-	isFirst := l.job.file(l.role).State == nil
-	l.job.update(l.role, isFirst, func(f *fileRecord) {
+	l.job.update(l.role, !l.hasKept.Swap(true), func(f *fileRecord) {
 		f.State = b
 		f.Done = l.sent.Load() + l.kept.Load()
 	})
@@ -52,8 +52,15 @@ func (l *sendLog) Keep(state any) {
 // Say implements [servers.Log].
 func (l *sendLog) Say(format string, args ...any) { l.meter.Say(fmt.Sprintf(format, args...)) }
 
-// transfer sends a file and verifies what arrived.
-func (e *export) transfer(ctx context.Context, up servers.Upload, role string, src, hashed servers.Source, data int64) error {
+// faultySource is a source that says whether it was it that failed.
+type faultySource interface {
+	servers.Source
+	fault() error
+}
+
+// transfer sends a file and verifies what arrived. hashed is the same as src, or
+// another view of it, which is read by itself.
+func (e *export) transfer(ctx context.Context, up servers.Upload, role string, src, hashed faultySource, data int64) error {
 	if err := e.job.update(role, true, func(f *fileRecord) {
 		f.URL, f.Size, f.Data = up.String(), src.Size(), data
 	}); err != nil {
@@ -77,6 +84,9 @@ func (e *export) transfer(ctx context.Context, up servers.Upload, role string, s
 	err := group.Wait()
 	e.report.Sent += log.sent.Load()
 	e.report.Resumed += log.kept.Load()
+	if fault := src.fault(); fault != nil {
+		return fault
+	}
 	if err != nil {
 		return err
 	}

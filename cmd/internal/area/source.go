@@ -2,6 +2,7 @@ package area
 
 import (
 	"context"
+	"io"
 	"iter"
 	"os"
 	"sync"
@@ -13,11 +14,38 @@ import (
 	"flatimg/layers"
 )
 
+// faults remembers the first error of reading a source: whoever sends it may
+// take that for one of the server. Safe for concurrent use.
+type faults struct {
+	mu    sync.Mutex
+	first error
+}
+
+// note notes err, which may be nil, and returns it.
+func (f *faults) note(err error) error {
+	if err != nil && err != io.EOF {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.first == nil {
+			f.first = err
+		}
+	}
+	return err
+}
+
+// fault returns the first error.
+func (f *faults) fault() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.first
+}
+
 // source is a complete file of the area, to be sent.
 type source struct {
 	*os.File
 	size int64
-	mu   sync.Mutex // protects the position of the descriptor
+	faults
+	seeking sync.Mutex // protects the position of the descriptor
 }
 
 var _ = (servers.Source)((*source)(nil))
@@ -28,9 +56,16 @@ func (s *source) Size() int64 { return s.size }
 
 // NextData implements [servers.Source].
 func (s *source) NextData(off int64) (start, end int64, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return nextData(s.File, off, s.size)
+	s.seeking.Lock()
+	defer s.seeking.Unlock()
+	start, end, err = nextData(s.File, off, s.size)
+	return start, end, s.note(err)
+}
+
+// ReadAt implements [io.ReaderAt].
+func (s *source) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.File.ReadAt(p, off)
+	return n, s.note(err)
 }
 
 // Path is for programs that send files by themselves.
@@ -44,25 +79,29 @@ func (s *source) FileRanges(off, length int64, f func(file *os.File, at, length 
 // view is a target, to be sent as it is computed.
 type view struct {
 	convert.Target
+	faults
 
 	// The iteration over the runs of data, which costs less to go on with than
 	// to begin anew.
-	mu   sync.Mutex
-	next func() (convert.Run, error, bool)
-	stop func()
-	run  convert.Run // the last one; Length 0: none
+	walking sync.Mutex // protects the following
+	next    func() (convert.Run, error, bool)
+	stop    func()
+	run     convert.Run // the last one; Length 0: none
 }
 
 var _ = (servers.Source)((*view)(nil))
 var _ = (servers.FileRanges)((*view)(nil))
 
 // ReadAt implements [io.ReaderAt].
-func (v *view) ReadAt(p []byte, off int64) (int, error) { return convert.ReadAt(v.Target, p, off) }
+func (v *view) ReadAt(p []byte, off int64) (int, error) {
+	n, err := convert.ReadAt(v.Target, p, off)
+	return n, v.note(err)
+}
 
 // NextData implements [servers.Source].
 func (v *view) NextData(off int64) (start, end int64, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.walking.Lock()
+	defer v.walking.Unlock()
 	size := v.Size()
 	if off >= size {
 		return size, size, nil
@@ -74,7 +113,7 @@ func (v *view) NextData(off int64) (start, end int64, err error) {
 		run, err, ok := v.next()
 		if err != nil {
 			v.next = nil
-			return 0, 0, err
+			return 0, 0, v.note(err)
 		}
 		if !ok {
 			v.run = convert.Run{Offset: size}
@@ -98,7 +137,7 @@ func (v *view) rewind(off int64) {
 func (v *view) FileRanges(off, length int64, f func(file *os.File, at, length int64) error) error {
 	segments, err := v.AppendSegments(nil, off, length)
 	if err != nil {
-		return err
+		return v.note(err)
 	}
 	// Small pieces are cheaper to copy together than to send one by one.
 	rest := int64(0)
@@ -119,7 +158,7 @@ func (v *view) FileRanges(off, length int64, f func(file *os.File, at, length in
 			return err
 		}
 		if err := f(s.File.OSFile(), s.Offset, s.Length); err != nil {
-			return s.Fault(err)
+			return err
 		}
 	}
 	return flush()
@@ -130,8 +169,8 @@ const minFileRange = 64 << 10
 
 // close ends the iteration.
 func (v *view) close() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.walking.Lock()
+	defer v.walking.Unlock()
 	if v.stop != nil {
 		v.stop()
 		v.stop, v.next = nil, nil

@@ -6,8 +6,6 @@ import (
 	"os"
 
 	"golang.org/x/time/rate"
-
-	"flatimg/cmd/internal/progress"
 )
 
 // sparseBlock in bytes is the least that is left out as a hole.
@@ -20,7 +18,7 @@ type sparseWriter struct {
 	file    *os.File
 	off     int64 // of what comes next
 	limiter *rate.Limiter
-	meter   *progress.Meter
+	got     func(n int64)
 	// moved, which may be nil, is called with the offset before which all is
 	// in the file, when it has grown by some MiB.
 	moved func(off int64)
@@ -29,7 +27,10 @@ type sparseWriter struct {
 }
 
 func (f *fetch) writer(ctx context.Context, off int64) *sparseWriter {
-	return &sparseWriter{ctx: ctx, file: f.file, off: off, limiter: f.limiter, meter: f.meter, told: off}
+	return &sparseWriter{ctx: ctx, file: f.file, off: off, limiter: f.limiter, told: off, got: func(n int64) {
+		f.received.Add(n)
+		f.meter.Add(n)
+	}}
 }
 
 // moveEvery in bytes.
@@ -56,7 +57,7 @@ func (w *sparseWriter) Write(p []byte) (int, error) {
 		}
 		w.off += int64(n)
 		written += n
-		w.meter.Add(int64(n))
+		w.got(int64(n))
 	}
 	if w.off-w.told >= moveEvery {
 		w.tell()

@@ -125,10 +125,12 @@ func (u *fileUpload) Send(ctx context.Context, src Source, log Log) error {
 	if free, ok := freeSpace(u.Dir()); ok && need > free {
 		return noSpace(u.path, need, free)
 	}
-	f, err := u.Create()
-	if err != nil {
-		return err
+	if u.part == nil {
+		if _, err := u.Create(); err != nil {
+			return err
+		}
 	}
+	f := u.part.File
 	if err := f.Truncate(src.Size()); err != nil {
 		return u.wrap(err)
 	}
