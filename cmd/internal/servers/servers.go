@@ -231,6 +231,8 @@ func schemes() []scheme {
 		{"https", openHTTP, openHTTPSource},
 		{"dav", openHTTP, openHTTPSource},
 		{"davs", openHTTP, openHTTPSource},
+		{"imageio+https", openImageio, openImageioSource},
+		{"imageio+http", openImageio, openImageioSource},
 	}
 }
 
