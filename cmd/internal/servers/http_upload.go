@@ -24,6 +24,7 @@ type httpUpload struct {
 	direct bool // to the target itself, since the server can't rename
 	can    httpAbilities
 
+	piece   int64     // bytes in one request, with Ranges
 	state   httpState // Part is empty until Send has begun
 	resumed bool      // state is that of an earlier run
 	src     Source    // nil until Send
@@ -59,7 +60,7 @@ func openHTTP(ctx context.Context, dest string, o Options) (Upload, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &httpUpload{client: client, to: to, force: o.Force}
+	u := &httpUpload{client: client, to: to, force: o.Force, piece: httpPiece}
 	if err := u.open(ctx, o); err != nil {
 		client.close()
 		return nil, err
@@ -78,15 +79,15 @@ func (u *httpUpload) open(ctx context.Context, o Options) error {
 		folder, file := u.to.split()
 		u.to = u.to.at(folder + file + "/").sibling(o.Name)
 	}
+	if err := u.checkAbsent(ctx); err != nil {
+		return err
+	}
 	if o.Resume != nil {
-		if err := json.Unmarshal(o.Resume, &u.state); err != nil || !strings.HasPrefix(u.state.Part, ".") || strings.Contains(u.state.Part, "/") {
-			return fmt.Errorf("%s: what an earlier run has kept: not understood: %w", u, err)
+		if err := json.Unmarshal(o.Resume, &u.state); err != nil {
+			return fmt.Errorf("%s: what an earlier run has kept: %w", u, err)
 		}
 		u.resumed, u.can = true, u.state.httpAbilities
 		return nil
-	}
-	if err := u.checkAbsent(ctx); err != nil {
-		return err
 	}
 	if u.can, err = u.probe(ctx); err != nil {
 		return u.fail("find out what the server can do", err)
@@ -265,7 +266,7 @@ func (u *httpUpload) sendPieces(ctx context.Context, log Log) error {
 			return err
 		}
 	}
-	return eachPiece(u.src, u.state.Offset, httpPiece, smallHole, func(p piece) error {
+	return eachPiece(u.src, u.state.Offset, u.piece, smallHole, func(p piece) error {
 		if err := u.put(ctx, u.part(), p, map[string]string{"Content-Range": contentRange(p)}, log); err != nil {
 			return err
 		}

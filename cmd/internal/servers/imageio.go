@@ -116,7 +116,7 @@ func (t *imageioTicket) askSize(ctx context.Context) error {
 
 // decodeAnswer decodes a short answer in JSON.
 func decodeAnswer(r io.Reader, v any) error {
-	if err := json.NewDecoder(io.LimitReader(r, 1<<20)).Decode(v); err != nil {
+	if err := json.NewDecoder(io.LimitReader(r, maxAnswer)).Decode(v); err != nil {
 		if is[passing](err) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return err
 		}

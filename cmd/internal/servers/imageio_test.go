@@ -124,6 +124,7 @@ func (f *fakeImageio) crash(w http.ResponseWriter) {
 }
 
 func TestImageio(t *testing.T) {
+	t.Parallel()
 	src := sparseSource(20<<20+5, 21)
 	want := append(bytesOf(t, src), make([]byte, 4<<20)...)
 	data, _ := dataSize(src)
@@ -152,6 +153,7 @@ func TestImageio(t *testing.T) {
 		}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
 			f, url := newImageio(t, int64(len(want)))
 			want := want
 			if c.options != "" {
