@@ -13,6 +13,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +45,9 @@ type webClient struct {
 	http  *http.Client
 	auth  string // the header Authorization; empty: none
 	retry *retrier
-	met   atomic.Bool // the server has answered once
+	// secret is left out of what the server says; empty: nothing is.
+	secret string
+	met    atomic.Bool // the server has answered once
 }
 
 // newWebClient returns a client for a. Redirects are followed when follow is
@@ -259,6 +262,8 @@ func (c *webClient) answerError(resp *http.Response) error {
 	switch s := resp.StatusCode; {
 	case s == http.StatusUnauthorized && c.auth == "":
 		hint = "the server wants credentials: user@ in the URL or --user, with --password-file or FLATIMG_PASSWORD; or a token in FLATIMG_TOKEN"
+	case s == http.StatusUnauthorized:
+		hint = "check the user, and the password in --password-file or FLATIMG_PASSWORD; or the token in FLATIMG_TOKEN"
 	case s == http.StatusForbidden:
 		hint = "the server does not allow this; check the path, and what the account may do there"
 	case s == http.StatusRequestEntityTooLarge:
@@ -271,6 +276,9 @@ func (c *webClient) answerError(resp *http.Response) error {
 		}
 	}
 	err := statusError(resp)
+	if e, ok := errors.AsType[*httpError](err); ok && c.secret != "" {
+		e.Text = strings.ReplaceAll(e.Text, c.secret, "…")
+	}
 	if hint != "" {
 		err = lasting{&cli.Error{Err: err, Hint: hint, Code: cli.ExitServer}}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"flatimg/cmd/internal/cli"
 	"flatimg/integration/rig"
@@ -147,6 +149,8 @@ func TestHTTPServers(t *testing.T) {
 				t.Errorf("fetched %d bytes, %v", len(got), err)
 			}
 
+			readOld(t, dest, path, src)
+
 			// A target that is there.
 			err := export(t, t.Context(), dest, Options{}, src, log)
 			if !errors.Is(err, fs.ErrExist) || cli.ExitCode(err) != cli.ExitExists {
@@ -181,6 +185,46 @@ func TestHTTPServers(t *testing.T) {
 				t.Errorf("an empty file: %d bytes, %v", len(got), err)
 			}
 		})
+	}
+}
+
+// readOld fetches a file in parts, which takes one that has not changed lately,
+// and then another that has taken its place.
+func readOld(t *testing.T, url, path string, src Source) {
+	t.Helper()
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenSource(t.Context(), url, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if d.Version() == "" || d.Lanes() < 2 || d.Size() != src.Size() {
+		t.Errorf("version %q, %d lanes, size %d", d.Version(), d.Lanes(), d.Size())
+	}
+	var parts [3]bytes.Buffer
+	errs := make(chan error)
+	for i := range parts {
+		go func() {
+			const part = 7 << 20
+			errs <- d.Read(t.Context(), &parts[i], int64(i)*part, min(part, d.Size()-int64(i)*part))
+		}()
+	}
+	for range parts {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if !bytes.Equal(append(append(parts[0].Bytes(), parts[1].Bytes()...), parts[2].Bytes()...), bytesOf(t, src)) {
+		t.Error("fetched other bytes")
+	}
+	if err := os.Chtimes(path, old, old.Add(2*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Read(t.Context(), io.Discard, 5, 5); err == nil || !strings.Contains(err.Error(), "has changed") || mayPass(err) {
+		t.Errorf("another file: %v", err)
 	}
 }
 

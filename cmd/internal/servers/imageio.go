@@ -62,7 +62,7 @@ func openTicket(ctx context.Context, text string, o Options) (*imageioTicket, er
 	if t.client, err = newWebClient(at, o, false); err != nil {
 		return nil, err
 	}
-	t.client.auth = ""
+	t.client.auth, t.client.secret = "", at.name()
 	if err := t.ask(ctx); err != nil {
 		t.client.close()
 		return nil, t.fail("ask for the transfer", err)

@@ -62,7 +62,7 @@ func (f *fakeImageio) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	switch {
 	case !strings.HasPrefix(r.URL.Path, "/images/3ee0c53d-0c73"):
-		http.Error(w, "No such ticket", http.StatusForbidden)
+		http.Error(w, "No such ticket: "+r.URL.Path[8:], http.StatusForbidden)
 	case r.Method == "OPTIONS":
 		w.Header().Set("Allow", f.allow)
 		io.WriteString(w, f.options)
@@ -286,7 +286,7 @@ func TestImageioRefuses(t *testing.T) {
 		}
 		if err == nil || cli.ExitCode(err) != c.code || !strings.Contains(cli.Hint(err), c.hint) {
 			t.Errorf("%s: %v, exit code %d, hint %q", c.what, err, cli.ExitCode(err), cli.Hint(err))
-		} else if strings.Contains(err.Error(), "3ee0c53d-0c73") {
+		} else if strings.Contains(err.Error(), "ee0c53d-0c73") {
 			t.Errorf("%s: the error tells the ticket: %v", c.what, err)
 		}
 	}

@@ -253,10 +253,14 @@ func (u *imageioUpload) do(ctx context.Context, w imageioWork, log Log) error {
 			return u.patch(ctx, map[string]any{"op": "zero", "offset": w.start, "size": w.end - w.start, "flush": false})
 		})
 	}
+	to := u.at
+	if u.can.has("flush") {
+		to = to.query("flush=n")
+	}
 	return u.retried(ctx, func() error {
 		s := &sending{src: u.src, piece: w.piece, log: log}
 		resp, err := u.client.send(ctx, webRequest{
-			method: "PUT", to: u.at.query("flush=n"), body: s.next, length: w.end - w.start, limit: answerTimeout,
+			method: "PUT", to: to, body: s.next, length: w.end - w.start, limit: answerTimeout,
 			header: map[string]string{"Content-Type": "application/octet-stream", "Content-Range": contentRange(w.piece)},
 		})
 		if err == nil {
