@@ -149,6 +149,20 @@ func TestHTTPUploadFaults(t *testing.T) {
 			var n atomic.Int64
 			f.lose = func(r *http.Request) bool { return r.Method == "PUT" && n.Add(1) == 1 }
 		}},
+		{what: "no HEAD", fault: func(f *fakeDAV) {
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == "HEAD" && r.URL.Path != "/a.raw" && r.Header.Get("Want-Digest") == "" {
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					if len(f.files[r.URL.Path]) < 100 {
+						return false
+					}
+					w.WriteHeader(http.StatusMethodNotAllowed)
+					return true
+				}
+				return false
+			}
+		}},
 		{what: "quota", dav: &fakeDAV{quota: "1000"}, code: cli.ExitNoSpace},
 		{what: "no quota", dav: &fakeDAV{quota: "-3"}},
 		{what: "redirected PUT", fault: func(f *fakeDAV) {
@@ -307,6 +321,31 @@ func TestHTTPResume(t *testing.T) {
 	}
 	if err := up.Close(false); err != nil || f.names() != "/a" {
 		t.Errorf("%v; there is %s", err, f.names())
+	}
+}
+
+// A run that was killed between the rename and its report.
+func TestHTTPResumePublished(t *testing.T) {
+	for _, ranges := range []string{"honour", ""} {
+		src := sparseSource(1<<20, 35)
+		data, _ := dataSize(src)
+		f, url := newDAV(t, &fakeDAV{ranges: ranges})
+		log := &testLog{}
+		if err := export(t, t.Context(), url+"a", Options{}, src, log); err != nil {
+			t.Fatal(err)
+		}
+		again := &testLog{}
+		if err := export(t, t.Context(), url+"a", Options{Resume: log.state}, src, again); err != nil || again.kept.Load() != data || again.sent.Load() != 0 {
+			t.Errorf("%v; %d bytes kept, %d sent", err, again.kept.Load(), again.sent.Load())
+		}
+		// Another's of the same size.
+		f.files["/a"] = make([]byte, src.Size())
+		if err := export(t, t.Context(), url+"a", Options{Resume: log.state}, src, again); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("another's: %v", err)
+		}
+		if f.names() != "/a" || len(bytes.Trim(f.files["/a"], "\x00")) != 0 {
+			t.Errorf("there is %s", f.names())
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ func overTLS(s *rig.Imageio, address string) string {
 
 func TestImageioServer(t *testing.T) {
 	t.Parallel()
-	src := sparseSource(32<<20, 51)
+	src := sparseSource(20<<20, 51)
 	data, _ := dataSize(src)
 	for _, c := range []struct {
 		what    string
@@ -38,11 +38,11 @@ func TestImageioServer(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
-			c.options.Size = 32 << 20
+			c.options.Size = 20 << 20
 			s := rig.NewImageio(t, c.options)
 			o := Options{CACert: s.Certs.CA}
 			// A disk that was used before.
-			if err := os.WriteFile(s.Path, bytes.Repeat([]byte("used"), 8<<20), 0o600); err != nil {
+			if err := os.WriteFile(s.Path, bytes.Repeat([]byte("used"), 5<<20), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			s.FailNext(c.fail)
@@ -70,7 +70,7 @@ func TestImageioServer(t *testing.T) {
 
 func TestImageioServerResume(t *testing.T) {
 	t.Parallel()
-	src := sparseSource(64<<20, 52)
+	src := sparseSource(32<<20, 52)
 	data, _ := dataSize(src)
 	s := rig.NewImageio(t, rig.ImageioOptions{Size: src.Size()})
 	cut := rig.NewCutter(t, s.Address)
@@ -83,7 +83,7 @@ func TestImageioServerResume(t *testing.T) {
 			t.Fatal(err)
 		}
 		up.(*imageioUpload).flushEvery = 1 << 20
-		cut.CutAfter(random.Int64N(4<<20) + 3<<20)
+		cut.CutAfter(random.Int64N(1<<20) + 2<<20)
 		log := &testLog{}
 		err = up.Send(t.Context(), src, log)
 		sent += log.sent.Load()
