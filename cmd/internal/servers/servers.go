@@ -251,6 +251,8 @@ func schemes() []scheme {
 		{name: "s3", open: openS3, source: openS3Source},
 		{name: "oci", open: openOCI, source: openOCISource, format: "qcow2"},
 		{name: "oci+http", open: openOCI, source: openOCISource, format: "qcow2"},
+		{name: "imageio+https", open: openImageio, source: openImageioSource, disk: true},
+		{name: "imageio+http", open: openImageio, source: openImageioSource, disk: true},
 		{name: "nbd", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbds", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbd+unix", open: openNBDUpload, source: openNBDDownload, disk: true},
