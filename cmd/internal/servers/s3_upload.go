@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -141,15 +140,16 @@ func (u *s3Upload) Send(ctx context.Context, src Source, log Log) error {
 	workers := min(u.workers, len(u.parts))
 	for range workers {
 		group.Go(func() error {
-			var buf []byte
-			if int64(workers)*size <= s3Memory {
-				buf = make([]byte, min(size, src.Size()))
+			memory, err := newS3Memory(min(size, src.Size()), workers)
+			if err != nil {
+				return err
 			}
+			defer memory.free()
 			// Of its own: others fail at the same time when the server is away.
 			retry := u.retrier()
 			for n := range numbers {
 				off := int64(n-1) * size
-				s, err := newS3Section(src, off, min(size, src.Size()-off), buf)
+				s, err := newS3Section(src, off, min(size, src.Size()-off), memory)
 				if err == nil {
 					u.parts[n-1], err = u.sendPart(ctx, retry, n, s, there[n])
 				}
@@ -295,5 +295,5 @@ func (u *s3Upload) completed() []minio.CompletePart {
 	for i, p := range u.parts {
 		parts[i] = minio.CompletePart{PartNumber: i + 1, ETag: p.etag, ChecksumSHA256: p.sha256}
 	}
-	return slices.Clip(parts)
+	return parts
 }
