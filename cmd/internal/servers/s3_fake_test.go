@@ -6,11 +6,15 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -181,6 +185,14 @@ func TestS3OddServers(t *testing.T) {
 		}}},
 		{name: "a busy server", by: "SHA-256", fake: &fakeS3{odd: s3Times(2, http.StatusServiceUnavailable, "SlowDown", isS3Part)}},
 		{name: "what arrived is damaged", by: "SHA-256", fake: &fakeS3{odd: s3Times(1, http.StatusBadRequest, "XAmzContentSHA256Mismatch", isS3Part)}},
+		{name: "only what is signed", by: "SHA-256", fake: &fakeS3{odd: func(w http.ResponseWriter, r *http.Request) bool {
+			if isS3Part(r) && r.Header.Get("X-Amz-Content-Sha256") == "UNSIGNED-PAYLOAD" {
+				io.Copy(io.Discard, r.Body)
+				s3Refuse(w, r, http.StatusForbidden, "AccessDenied")
+				return true
+			}
+			return false
+		}}},
 		{name: "denied", want: "AccessDenied", code: cli.ExitServer, fake: &fakeS3{odd: s3Times(-1, http.StatusForbidden, "AccessDenied", isS3Part)}},
 		{name: "full", want: "full", code: cli.ExitNoSpace, fake: &fakeS3{odd: s3Times(-1, http.StatusInsufficientStorage, "XMinioStorageFull", isS3Part)}},
 		{name: "no condition", by: "SHA-256", fake: &fakeS3{odd: func(w http.ResponseWriter, r *http.Request) bool {
@@ -204,7 +216,7 @@ func TestS3OddServers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			startFakeS3(t, c.fake)
 			src := newSource(s3Part+1000, chunk{0, 1000}, chunk{s3Part - 10, 1010})
-			u, err := Open(t.Context(), "s3://bucket/a/key", Options{Retries: 2})
+			u, err := Open(t.Context(), "s3://bucket/a/key", Options{Retries: 2, Connections: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -333,3 +345,44 @@ func TestS3Hints(t *testing.T) {
 		}
 	}
 }
+
+func TestS3Certificates(t *testing.T) {
+	server := httptest.NewUnstartedServer(&fakeS3{})
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshake that fails
+	server.StartTLS()
+	defer server.Close()
+	s3Env(t, server.URL, "id", "secret")
+	_, err := Open(t.Context(), "s3://bucket/key", Options{})
+	if cli.ExitCode(err) != cli.ExitServer || !strings.Contains(cli.Hint(err), "--cacert") {
+		t.Errorf("%v (%s), want a hint", err, cli.Hint(err))
+	}
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustS3Export(t, "s3://bucket/key", newSource(100, chunk{0, 100}), Options{CACert: path})
+}
+
+// TestS3BrokenSource sends what can't be read: that is not the server's fault.
+func TestS3BrokenSource(t *testing.T) {
+	for name, parallel := range map[string]int{"in memory": 1, "read twice": s3MostMemory / s3Part * 2} {
+		startFakeS3(t, &fakeS3{})
+		u, err := Open(t.Context(), "s3://bucket/key", Options{Connections: parallel})
+		if err != nil {
+			t.Fatal(err)
+		}
+		src := brokenSource{newSource(int64(parallel)*s3Part, chunk{0, 10})}
+		if err := u.Send(t.Context(), src, &testLog{}); !errors.Is(err, errFull) || cli.ExitCode(err) != cli.ExitFailure {
+			t.Errorf("%s: %v, want %v and exit code %d", name, err, errFull, cli.ExitFailure)
+		}
+		if err := u.Close(false); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// brokenSource can't be read.
+type brokenSource struct{ *fakeSource }
+
+func (brokenSource) ReadAt([]byte, int64) (int, error) { return 0, errFull }

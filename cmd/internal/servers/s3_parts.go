@@ -168,7 +168,7 @@ func (r *s3Reader) Read(p []byte) (int, error) {
 		end := r.data[0].off + r.data[0].length
 		p = p[:min(int64(len(p)), end-off)]
 		if n, err := s.bytes.ReadAt(p, off); n < len(p) {
-			return 0, lasting{errors.Join(errors.New("read what is to be sent"), err)}
+			return 0, lasting{fmt.Errorf("read what is to be sent at offset %#x: %w", off, err)}
 		}
 		if off+int64(len(p)) == end {
 			r.data = r.data[1:]
