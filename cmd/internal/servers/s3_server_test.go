@@ -76,6 +76,39 @@ func TestS3CutConnections(t *testing.T) {
 	}
 }
 
+// TestS3CutAnswers loses each answer in turn, in the middle and as a whole.
+func TestS3CutAnswers(t *testing.T) {
+	server, cutter := s3Real(t)
+	src := newSource(5000, chunk{0, 5000})
+	for cut := int64(0); ; cut += 290 {
+		name := fmt.Sprintf("cut%d.raw", cut)
+		u, err := Open(t.Context(), "s3://"+server.Bucket+"/"+name, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := cutter.Cuts()
+		cutter.CutRepliesAfter(cut)
+		err = u.Send(t.Context(), src, &testLog{})
+		if err == nil {
+			_, err = u.(Verifier).Verify(t.Context(), nil)
+		}
+		if err == nil {
+			err = u.Publish(t.Context())
+		}
+		if err := errors.Join(err, u.Close(false)); err != nil {
+			t.Errorf("cut after %d bytes: %v", cut, err)
+		}
+		got, err := os.ReadFile(filepath.Join(server.BucketDir, name))
+		if err != nil || !bytes.Equal(got, sourceBytes(t, src)) {
+			t.Errorf("cut after %d bytes: the object differs: %v", cut, err)
+		}
+		cutter.CutRepliesAfter()
+		if cutter.Cuts() == before {
+			return // all answers together are shorter
+		}
+	}
+}
+
 func TestS3Resume(t *testing.T) {
 	server, cutter := s3Real(t)
 	src := randomSource(4 * s3Part)

@@ -20,9 +20,9 @@ const s3Grace = 5 * time.Second
 // SHA-256, by which the server refuses what arrives otherwise; Verify asks what
 // it has.
 //
-// What is killed between the creation of an upload and the note of its id leaves
-// one without parts, which takes no space; a bucket's lifecycle rule for
-// incomplete uploads removes it.
+// An upload whose id nobody has got to know, since the answer was lost or who
+// asked was killed, is left over. It has no parts and takes no space; a bucket's
+// lifecycle rule for incomplete uploads removes it.
 type s3Upload struct {
 	*s3Object
 	force   bool
