@@ -30,6 +30,9 @@ const (
 func s3Credentials(ctx context.Context, c s3Config, o Options) (*credentials.Credentials, error) {
 	if o.User != "" {
 		secret, err := password(o)
+		if err == nil && secret == "" {
+			err = usage(errors.New("S3: a user without a password"), "--password-file FILE or FLATIMG_PASSWORD tells the secret key")
+		}
 		if err != nil {
 			return nil, err
 		}
