@@ -23,18 +23,23 @@ func (c *ociClient) blob(ctx context.Context, d descriptor, off, end int64) (io.
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode == http.StatusPartialContent {
-		got := resp.Header.Get("Content-Range")
-		if !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", off)) {
-			resp.Body.Close()
-			return nil, lasting{fmt.Errorf("asked for the bytes from %d on, got %q", off, got)}
-		}
-		return resp.Body, nil
-	}
-	// A registry that takes no ranges.
-	if _, err := io.CopyN(io.Discard, resp.Body, off); err != nil {
+	if err := seekBody(resp, off); err != nil {
 		resp.Body.Close()
 		return nil, err
 	}
 	return resp.Body, nil
+}
+
+// seekBody makes the body of an answer begin at off: it does, unless the server
+// takes no ranges (RFC 9110, section 14).
+func seekBody(resp *http.Response, off int64) error {
+	if resp.StatusCode == http.StatusPartialContent {
+		got := resp.Header.Get("Content-Range")
+		if !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", off)) {
+			return lasting{fmt.Errorf("asked for the bytes from %d on, got %q", off, got)}
+		}
+		return nil
+	}
+	_, err := io.CopyN(io.Discard, resp.Body, off)
+	return err
 }

@@ -234,6 +234,8 @@ func schemes() []scheme {
 	return []scheme{
 		{"file", openFileURL, nil},
 		{"sftp", openSFTP, nil},
+		{"glance", openGlance, openGlanceSource},
+		{"glance+import", openGlance, nil},
 		{"oci", openOCI, openOCISource},
 		{"oci+http", openOCI, openOCISource},
 	}
