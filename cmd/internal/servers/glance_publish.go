@@ -2,25 +2,28 @@ package servers
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
 const (
 	// duelTries is how often an image gets its name when another gets the same
-	// one at the same moment, duelWait the longest wait in between.
+	// one at the same moment.
 	duelTries = 6
-	duelWait  = 2 * time.Second
+	// duelWait is the shortest wait in between, and how much it varies. It is
+	// longer than a second, the unit in which Glance tells when an image was
+	// changed, so that a later try is a later change.
+	duelWait = 1100 * time.Millisecond
 )
 
 // Publish implements [Upload]. Glance lets several images have one name, so
-// whoever has renamed its image looks whether it is the only one. Of two that
-// find each other both step back, and come again after a time: both can't get
-// through, since each looks after it has renamed.
+// whoever has renamed its image looks whether another has got the name since it
+// looked before. Of two that find each other both step back, and come again
+// after a time: both can't get through, since each looks after it has renamed.
 //
-// With force, the images of this name that are the project's own and older are
-// deleted afterwards. For a moment there are two.
+// With force, the images that had the name before are deleted afterwards, if
+// they are the project's own. For a moment there are two.
 func (u *glanceUpload) Publish(ctx context.Context) error {
 	err := u.publish(ctx)
 	if err == nil {
@@ -30,45 +33,44 @@ func (u *glanceUpload) Publish(ctx context.Context) error {
 }
 
 func (u *glanceUpload) publish(ctx context.Context) error {
-	if u.force {
-		if err := u.setName(ctx, u.name); err != nil {
-			return err
-		}
-		u.published = true // what follows is about others
-		return u.removeOlder(ctx)
-	}
 	for try := 0; ; try++ {
-		if others, err := u.others(ctx); err != nil || len(others) > 0 {
-			return firstError(err, exists(u.String()))
-		}
-		if err := u.setName(ctx, u.name); err != nil {
+		before, err := u.others(ctx)
+		if err != nil {
 			return err
 		}
-		others, err := u.others(ctx)
-		if err == nil && len(others) == 0 {
-			return nil
-		}
-		if e := u.setName(ctx, hiddenName(u.name)); err != nil || e != nil {
-			return firstError(err, e)
-		}
-		if try == duelTries {
+		if len(before) > 0 && !u.force || try > duelTries {
 			return exists(u.String())
 		}
+		if err := u.setName(ctx, u.name); err != nil {
+			return err
+		}
+		after, err := u.others(ctx)
+		if err == nil && isWithin(after, before) {
+			u.removeOld(ctx, after)
+			return nil
+		}
+		if e := u.setName(ctx, hiddenName(u.name)); err == nil {
+			err = e
+		}
+		if err != nil {
+			return err
+		}
 		select {
-		case <-time.After(rand.N(duelWait)):
+		case <-time.After(duelWait + rand.N(duelWait)):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
+// isWithin says whether all images are among those of before, unchanged.
+func isWithin(images, before []glanceImage) bool {
+	for _, i := range images {
+		if !slices.ContainsFunc(before, func(b glanceImage) bool { return b.ID == i.ID && b.UpdatedAt == i.UpdatedAt }) {
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 func (u *glanceUpload) setName(ctx context.Context, name string) error {
@@ -90,23 +92,16 @@ func (u *glanceUpload) others(ctx context.Context) (others []glanceImage, err er
 	return others, err
 }
 
-// removeOlder deletes the images that this one replaces. The order is the same
-// for all who do that at a time, so that the last one stays.
-func (u *glanceUpload) removeOlder(ctx context.Context) error {
-	others, err := u.others(ctx)
-	for _, old := range others {
-		if err != nil {
-			break
-		}
-		if old.Owner != u.image.Owner || old.UpdatedAt+old.ID > u.image.UpdatedAt+u.image.ID {
+// removeOld deletes the images that this one replaces. That does not make the
+// upload fail, which has succeeded.
+func (u *glanceUpload) removeOld(ctx context.Context, old []glanceImage) {
+	for _, i := range old {
+		if i.Owner != u.image.Owner {
 			continue
 		}
-		if e := u.remove(ctx, old.ID); e != nil {
-			err = fmt.Errorf("image %s: %w", old.ID, e)
+		err := u.retry.do(ctx, "delete the old image", func() error { return u.remove(ctx, i.ID) })
+		if err != nil {
+			u.say("the image is there, but the old one of its name, %s, could not be deleted: %v", i.ID, err)
 		}
 	}
-	if err != nil {
-		u.say("the image is there, but an older one of its name could not be deleted: %v", err)
-	}
-	return nil
 }

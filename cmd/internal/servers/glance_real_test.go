@@ -3,11 +3,12 @@ package servers
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	random "math/rand/v2"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -55,8 +56,9 @@ func glanceSend(ctx context.Context, up Upload, src Source, f File, log *testLog
 	}
 	var back bytes.Buffer
 	want := make([]byte, 10)
-	src.ReadAt(want, 99_995)
-	if err := up.(ReadBacker).ReadBack(ctx, &back, 99_995, 10); err != nil || !bytes.Equal(back.Bytes(), want) {
+	off := min(99_995, src.Size()-10)
+	src.ReadAt(want, off)
+	if err := up.(ReadBacker).ReadBack(ctx, &back, off, 10); err != nil || !bytes.Equal(back.Bytes(), want) {
 		return errors.Join(errors.New("read back something else"), err)
 	}
 	return up.Publish(ctx)
@@ -94,6 +96,9 @@ func checkGlance(t *testing.T, src string, want Source) {
 	}
 }
 
+// fresh returns a name that the shared service has no image of.
+func fresh(name string) string { return name + rand.Text()[:8] }
+
 // images returns those of the service, by what their names have in common.
 func images(t *testing.T, name string) (found []glanceImage) {
 	t.Helper()
@@ -118,7 +123,7 @@ func TestGlanceReal(t *testing.T) {
 	g := rig.Glance(t)
 	useGlance(t, g.URL, g.Token)
 	for _, scheme := range []string{"glance", "glance+import"} {
-		name := "web of " + scheme
+		name := fresh("web of " + scheme)
 		dest := scheme + "://" + strings.ReplaceAll(name, " ", "%20")
 		log := &testLog{}
 		if err := glanceExport(t.Context(), dest, Options{}, ociTestSource(), glanceRaw, log); err != nil {
@@ -177,7 +182,7 @@ func TestGlanceFormats(t *testing.T) {
 			t.Fatalf("%s: %s", err, out)
 		}
 		src := fileSource(t, file)
-		err := glanceExport(t.Context(), "glance://recognised-"+format, Options{}, src, File{Format: format, Size: src.Size(), VirtualSize: 16 << 20}, &testLog{})
+		err := glanceExport(t.Context(), "glance://"+fresh("recognised-"+format), Options{}, src, File{Format: format, Size: src.Size(), VirtualSize: 16 << 20}, &testLog{})
 		if err != nil {
 			t.Errorf("%s: %v", format, err)
 		}
@@ -215,12 +220,13 @@ func TestGlanceCheck(t *testing.T) {
 
 func TestGlanceCut(t *testing.T) {
 	g := rig.Glance(t)
-	for i := range 3 {
+	for range 3 {
 		cutter := rig.NewCutter(t, g.Address)
 		useGlance(t, "http://"+cutter.Address, g.Token)
-		cutter.CutAfter(rand.Int64N(ociTestSize), rand.Int64N(ociTestSize))
+		cutter.CutAfter(random.Int64N(ociTestSize), random.Int64N(ociTestSize))
 		log := &testLog{}
-		dest := fmt.Sprintf("glance://cut-%d", i)
+		name := fresh("cut")
+		dest := "glance://" + name
 		if err := glanceExport(t.Context(), dest, Options{}, ociTestSource(), glanceRaw, log); err != nil {
 			t.Fatalf("%v; said %q", err, log.said)
 		}
@@ -228,7 +234,7 @@ func TestGlanceCut(t *testing.T) {
 			t.Errorf("cut %d times: %d bytes counted, want %d", cutter.Cuts(), log.sent.Load(), ociTestData)
 		}
 		checkGlance(t, dest, ociTestSource())
-		if all := images(t, fmt.Sprintf("cut-%d", i)); len(all) != 1 {
+		if all := images(t, name); len(all) != 1 {
 			t.Errorf("left over: %+v", all)
 		}
 	}
@@ -239,8 +245,10 @@ func TestGlanceKilled(t *testing.T) {
 	g := rig.Glance(t)
 	cutter := rig.NewCutter(t, g.Address)
 	useGlance(t, "http://"+cutter.Address, g.Token)
+	name := fresh("killed")
+	dest := "glance://" + name
 	for _, remove := range []bool{true, false} {
-		up, err := Open(t.Context(), "glance://killed", Options{Name: "web.raw", Retries: -1})
+		up, err := Open(t.Context(), dest, Options{Name: "web.raw", Retries: -1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,35 +260,35 @@ func TestGlanceKilled(t *testing.T) {
 		if err := up.Send(t.Context(), ociTestSource(), log); cli.ExitCode(err) != cli.ExitServer {
 			t.Fatal(err)
 		}
-		if all := images(t, "killed"); len(all) != 1 || all[0].Name == "killed" {
+		if all := images(t, name); len(all) != 1 || all[0].Name == name {
 			t.Fatalf("%+v", all)
 		}
 		if remove {
-			next, err := Open(t.Context(), "glance://killed", Options{Resume: log.state, Force: true})
+			next, err := Open(t.Context(), dest, Options{Resume: log.state, Force: true})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if err := next.Close(false); err != nil {
 				t.Error(err)
 			}
-			if all := images(t, "killed"); len(all) != 0 {
+			if all := images(t, name); len(all) != 0 {
 				t.Errorf("left over: %+v", all)
 			}
 			continue
 		}
 		second := &testLog{}
-		if err := glanceExport(t.Context(), "glance://killed", Options{Resume: log.state}, ociTestSource(), glanceRaw, second); err != nil {
+		if err := glanceExport(t.Context(), dest, Options{Resume: log.state}, ociTestSource(), glanceRaw, second); err != nil {
 			t.Fatal(err)
 		}
-		if all := images(t, "killed"); len(all) != 1 || len(second.said) != 1 {
+		if all := images(t, name); len(all) != 1 || len(second.said) != 1 {
 			t.Errorf("%+v; said %q", all, second.said)
 		}
 		// It was published: removing what the run has left does not remove it.
-		next, err := Open(t.Context(), "glance://killed", Options{Resume: second.state, Force: true})
+		next, err := Open(t.Context(), dest, Options{Resume: second.state, Force: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := next.Close(false); err != nil || len(images(t, "killed")) != 1 {
+		if err := next.Close(false); err != nil || len(images(t, name)) != 1 {
 			t.Errorf("%v; what was published is gone", err)
 		}
 	}
@@ -293,7 +301,7 @@ func TestGlanceMany(t *testing.T) {
 		var group sync.WaitGroup
 		var mu sync.Mutex
 		won := 0
-		name := fmt.Sprintf("many-%v", force)
+		name := fresh("many")
 		for range 4 {
 			group.Go(func() {
 				err := glanceExport(t.Context(), "glance://"+name, Options{Force: force}, ociTestSource(), glanceRaw, &testLog{})
@@ -318,7 +326,7 @@ func TestGlanceStalls(t *testing.T) {
 	cutter := rig.NewCutter(t, g.Address)
 	useGlance(t, "http://"+cutter.Address, g.Token)
 	ctx, cancel := context.WithCancel(t.Context())
-	up, err := Open(ctx, "glance://stalled", Options{Name: "web.raw"})
+	up, err := Open(ctx, "glance://"+fresh("stalled"), Options{Name: "web.raw"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,13 +357,14 @@ func TestGlanceKeystone(t *testing.T) {
 		name, value, _ := strings.Cut(e, "=")
 		t.Setenv(name, value)
 	}
-	if err := glanceExport(t.Context(), "glance://keys", Options{}, ociTestSource(), glanceRaw, &testLog{}); err != nil {
+	keys := "glance://" + fresh("keys")
+	if err := glanceExport(t.Context(), keys, Options{}, ociTestSource(), glanceRaw, &testLog{}); err != nil {
 		t.Fatal(err)
 	}
-	checkGlance(t, "glance://keys", ociTestSource())
+	checkGlance(t, keys, ociTestSource())
 
 	// A token that has ended is replaced.
-	up, err := Open(t.Context(), "glance://ended", Options{Name: "web.raw"})
+	up, err := Open(t.Context(), "glance://"+fresh("ended"), Options{Name: "web.raw"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +383,7 @@ func TestGlanceKeystone(t *testing.T) {
 	for _, secret := range []string{"wrong", k.Password} {
 		writeTestFile(t, file, fmt.Sprintf(`clouds: {test: {region_name: %s, auth: {auth_url: "%s", username: %s, password: %s,
   project_name: %s, user_domain_name: Default, project_domain_name: Default}}}`, k.Region, k.URL, k.User, secret, k.Project))
-		d, err := OpenSource(t.Context(), "glance://keys", Options{})
+		d, err := OpenSource(t.Context(), keys, Options{})
 		if err == nil {
 			d.Close()
 		}

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -134,18 +135,19 @@ func (s *glanceSender) settle(ctx context.Context, limit time.Duration, doubt bo
 		if err != nil {
 			return glanceImage{}, err
 		}
+		imported := true
+		if s.byImport {
+			if imported, err = s.imported(ctx, image); err != nil {
+				return glanceImage{}, err
+			}
+		}
 		switch {
-		case image.Status == "active":
+		case image.Status == "active" && imported:
 			return image, nil
 		case image.Status == "queued" && (doubt || !s.byImport), image.Status == "uploading" && doubt:
 			return glanceImage{}, passing{fmt.Errorf("the service has given up the image: it is %s", image.Status)}
-		case image.Status != "queued" && image.Status != "saving" && image.Status != "uploading" && image.Status != "importing":
+		case !slices.Contains([]string{"active", "queued", "saving", "uploading", "importing"}, image.Status):
 			return glanceImage{}, lasting{fmt.Errorf("the image is %s", image.Status)}
-		}
-		if s.byImport {
-			if err := s.importFailed(ctx, image); err != nil {
-				return glanceImage{}, err
-			}
 		}
 		select {
 		case <-time.After(pause):
@@ -155,8 +157,10 @@ func (s *glanceSender) settle(ctx context.Context, limit time.Duration, doubt bo
 	}
 }
 
-// importFailed returns why an import has failed; nil: it goes on.
-func (s *glanceSender) importFailed(ctx context.Context, image glanceImage) error {
+// imported says whether an import has ended; its failure is an error. An image
+// is active before that, but Glance may still write down what it knew of it
+// before: a new name would be lost.
+func (s *glanceSender) imported(ctx context.Context, image glanceImage) (bool, error) {
 	var answer struct {
 		Tasks []struct{ Status, Message string }
 	}
@@ -164,17 +168,19 @@ func (s *glanceSender) importFailed(ctx context.Context, image glanceImage) erro
 		return s.ask(ctx, glanceRequest{method: http.MethodGet, path: imagePath(image.ID, "tasks"), want: []int{http.StatusOK}}, nil, &answer)
 	})
 	if err != nil && !hasStatus(err, http.StatusNotFound) { // before API 2.12
-		return err
-	}
-	for _, task := range answer.Tasks {
-		if task.Status == "failure" {
-			return lasting{fmt.Errorf("the import failed: %s", oneLine("", task.Message))}
-		}
+		return false, err
 	}
 	if image.FailedImport != "" {
-		return lasting{fmt.Errorf("the import to %s failed", oneLine("", image.FailedImport))}
+		return false, lasting{fmt.Errorf("the import to %s failed", oneLine("", image.FailedImport))}
 	}
-	return nil
+	ended := true
+	for _, task := range answer.Tasks {
+		if task.Status == "failure" {
+			return false, lasting{fmt.Errorf("the import failed: %s", oneLine("", task.Message))}
+		}
+		ended = ended && task.Status == "success"
+	}
+	return ended, nil
 }
 
 // checkImage compares what Glance has found in the file with what was sent. It
