@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"iter"
 	"math/bits"
 	"sort"
 )
@@ -193,6 +194,19 @@ func (b *bitmap) nextZero(i, limit int64) int64 {
 		i = (i/64 + 1) * 64
 	}
 	return limit
+}
+
+// runs yields the runs of ones, [from, to), in order.
+func (b *bitmap) runs() iter.Seq2[int64, int64] {
+	return func(yield func(from, to int64) bool) {
+		for i := b.nextOne(0); i < b.n; {
+			end := b.nextZero(i, b.n)
+			if !yield(i, end) {
+				return
+			}
+			i = b.nextOne(end)
+		}
+	}
 }
 
 // groups returns the bitmap in which bit i says whether any of the 1<<shift

@@ -12,7 +12,7 @@
 // its layout:
 //
 //	raw    the disk as it is
-//	qcow2  standalone [compressed with deflate or zstd]
+//	qcow2  standalone, or a delta [compressed with deflate or zstd]
 //	vmdk   monolithicSparse, monolithicFlat [streamOptimized]
 //	vdi    dynamic, static
 //	vhd    dynamic, fixed
@@ -56,6 +56,24 @@
 // with a [PackedError], and [NewPacker] writes it, on all processors and yet the
 // same bytes each time. It reads all data, and leaves out clusters that are
 // zeros. [DropZeros] does so for the other formats, if it is asked to.
+//
+// # Deltas
+//
+// A delta is a qcow2 with a backing file, the base, that holds only the clusters
+// in which the disk differs from it, its [Changes]: what the layers above one of
+// the chain decide on ([ChangesSince]), or what the offset maps of two disks
+// leave open ([ChangesFrom]), and of either what differs indeed once the data is
+// read ([Changes.Compare]). A cluster of the disk is then
+//
+//	absent  no entry in the L2 table, and no table where all are: it is read
+//	        from the base, past the end of which there are zeros
+//	zeros   an entry without a place: zeros, whatever the base has there
+//	data    stored whole: what did not change in it is there again
+//
+// [Changes.Target] lays it out and [Changes.Packer] compresses it, for the base
+// that [Backing] names. The virtual size is that of the disk, whatever that of
+// the base. The base must stay as it is: above another content a delta shows
+// neither disk.
 //
 // # Targets of several files
 //

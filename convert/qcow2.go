@@ -5,13 +5,15 @@ import (
 	"fmt"
 )
 
-// qcow2 is a standalone qcow2 image: no backing file, no snapshots, nothing
-// compressed, each cluster of the file in use exactly once. Names and sections
-// are those of QEMU's docs/interop/qcow2.txt:
+// qcow2 is a qcow2 image without snapshots and without anything compressed, each
+// cluster of the file in use exactly once. It is standalone, or a delta: an
+// image with a backing file, which holds only the clusters that differ from that.
+// Names and sections are those of QEMU's docs/interop/qcow2.txt:
 //
 //	┌──────────────────────┐ 0
 //	│ header               │ "Header"; one cluster. The header extensions are
-//	│                      │ just their end mark, which is zeros
+//	│                      │ just their end mark, which is zeros; in a delta the
+//	│                      │ format of the backing file, and behind them its name
 //	├──────────────────────┤ refTable
 //	│ refcount table       │ "Host cluster management"; 8 bytes for each
 //	│                      │ refcount block
@@ -19,10 +21,12 @@ import (
 //	│ refcount blocks      │ 2 bytes for each cluster of the file, all 1
 //	├──────────────────────┤ l1Table
 //	│ L1 table             │ "Cluster mapping"; 8 bytes for each L2 table that
-//	│                      │ the disk can have, zero where it holds no data
+//	│                      │ the disk can have, zero where it holds no data, in a
+//	│                      │ delta: no changes
 //	├──────────────────────┤ l2Tables
 //	│ L2 tables            │ one cluster each, 8 bytes for each cluster of the
-//	│                      │ disk; in the disk's order
+//	│                      │ disk; in the disk's order. In a delta a zero leads to
+//	│                      │ the backing file, and a one is a cluster of zeros
 //	├──────────────────────┤ data
 //	│ data clusters        │ in the disk's order
 //	└──────────────────────┘ size
@@ -34,7 +38,11 @@ type qcow2 struct {
 	assembly
 	qcow2Layout
 	version int
-	bits    uint // log2 of the cluster size in bytes
+	bits    uint    // log2 of the cluster size in bytes
+	backing Backing // of a delta; else empty
+	// mapped has a bit for each cluster of the disk: has it an L2 entry? All that
+	// content holds are among them; the others are zeros, in a delta.
+	mapped *bitmap
 	// tables has a bit for each L1 entry: does its L2 table exist?
 	tables  *bitmap
 	content *clusters
@@ -79,43 +87,67 @@ func qcow2Version(v values) int {
 }
 
 func layoutQcow2(src Disk, v values) (*qcow2, error) {
-	bits := log2(v["cluster_size"].bytes)
-	// refuse names the limit and the next larger clusters that pass it.
-	refuse := func(limit string, fit func(bits uint) bool) error {
-		return &LimitError{
-			Target: "qcow2,cluster_size=" + v["cluster_size"].text,
-			Disk:   src.Size(),
-			Limit:  limit,
-			Fits:   largerClusters(bits, v["compat"].text, fit),
-		}
+	if err := checkQcow2Disk(src.Size(), v); err != nil {
+		return nil, err
 	}
-	if most, limit := maxQcow2Disk(bits); src.Size() > most {
-		return nil, refuse(limit, func(bits uint) bool {
-			most, _ := maxQcow2Disk(bits)
-			return src.Size() <= most
-		})
-	}
-	content, err := newClusters(src, bits)
+	content, err := newClusters(src, log2(v["cluster_size"].bytes))
 	if errors.Is(err, errFragmented) {
-		return nil, refuse(err.Error(), func(bits uint) bool { return bits == maxQcow2Bits })
+		return nil, fragmentedQcow2(src.Size(), v)
 	}
 	if err != nil {
 		return nil, err
 	}
+	return placeQcow2Content(src.Size(), content, content.present, Backing{}, v)
+}
+
+// placeQcow2Content lays out a disk of size bytes with the clusters of content
+// and, in a delta, the other ones that are mapped, as zeros.
+func placeQcow2Content(size int64, content *clusters, mapped *bitmap, b Backing, v values) (*qcow2, error) {
 	t := &qcow2{
-		assembly: assembly{disk: roundUp(src.Size(), sectorSize), body: content},
+		assembly: assembly{disk: roundUp(size, sectorSize), body: content},
 		version:  qcow2Version(v),
-		bits:     bits,
-		tables:   content.present.groups(bits - 3),
+		bits:     content.bits,
+		backing:  b,
+		mapped:   mapped,
+		tables:   mapped.groups(content.bits - 3),
 		content:  content,
 	}
-	t.qcow2Layout = placeQcow2(bits, t.tables.n, t.tables.count(), content.present.count())
+	t.qcow2Layout = placeQcow2(t.bits, t.tables.n, t.tables.count(), content.present.count())
 	if table := t.refBlocks - t.refTable; table > maxRefTable {
 		limit := fmt.Sprintf("the refcount table would take %s, at most %s are allowed", sizeText(table), sizeText(maxRefTable))
-		return nil, refuse(limit, func(uint) bool { return true })
+		return nil, qcow2Limit(size, v, limit, func(uint) bool { return true })
 	}
 	t.head = t.metadata()
 	return t, nil
+}
+
+// checkQcow2Disk refuses a disk of size bytes that is too large.
+func checkQcow2Disk(size int64, v values) error {
+	most, limit := maxQcow2Disk(log2(v["cluster_size"].bytes))
+	if size <= most {
+		return nil
+	}
+	return qcow2Limit(size, v, limit, func(bits uint) bool {
+		most, _ := maxQcow2Disk(bits)
+		return size <= most
+	})
+}
+
+// fragmentedQcow2 is errFragmented for a user.
+func fragmentedQcow2(size int64, v values) error {
+	return qcow2Limit(size, v, errFragmented.Error(), func(bits uint) bool { return bits == maxQcow2Bits })
+}
+
+// qcow2Limit names the limit that a disk of size bytes passes, and the next
+// larger clusters for which fit holds.
+func qcow2Limit(size int64, v values, limit string, fit func(bits uint) bool) error {
+	cluster := v["cluster_size"]
+	return &LimitError{
+		Target: "qcow2,cluster_size=" + cluster.text,
+		Disk:   size,
+		Limit:  limit,
+		Fits:   largerClusters(log2(cluster.bytes), v["compat"].text, fit),
+	}
 }
 
 // largerClusters returns the target with the smallest clusters above 1<<bits

@@ -32,6 +32,7 @@ import (
 // So all is written once and in order, the header last.
 type qcow2Packer struct {
 	content *clusters
+	mapped  *bitmap // as in qcow2; nil unless it is a delta
 	bits    uint
 	bound   int64
 	header  qcow2Header
@@ -47,6 +48,11 @@ func newQcow2Packer(src Disk, v values) (Packer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return packQcow2(plain, v), nil
+}
+
+// packQcow2 prepares to write what plain has, in compressed form.
+func packQcow2(plain *qcow2, v values) *qcow2Packer {
 	p := &qcow2Packer{
 		content: plain.content,
 		bits:    plain.bits,
@@ -55,11 +61,14 @@ func newQcow2Packer(src Disk, v values) (Packer, error) {
 		header: plain.header(),
 		codec:  newQcow2Deflate,
 	}
+	if plain.backing != (Backing{}) {
+		p.mapped = plain.mapped
+	}
 	if v["compression"].text == "zstd" {
 		p.header.zstd = true
 		p.codec = newZstd
 	}
-	return p, nil
+	return p
 }
 
 // Bound implements [Packer].
@@ -78,6 +87,10 @@ func (p *qcow2Packer) Pack(ctx context.Context, w io.WriterAt, done func(int64))
 		bits:     p.bits,
 		l1:       make([]byte, p.header.l1Entries*8),
 		table:    -1,
+		mapped:   p.mapped,
+	}
+	if p.mapped != nil {
+		out.tables = p.mapped.groups(p.bits - 3)
 	}
 	if _, err := out.allocate(1); err != nil { // the header
 		return 0, err
@@ -123,6 +136,10 @@ type qcow2Writer struct {
 	l1    []byte
 	l2    []byte
 	table int64 // index of the L2 table in l2; -1: there is none
+
+	// Of a delta: mapped as in qcow2, and the L2 tables that there are for it.
+	// Both are nil otherwise.
+	mapped, tables *bitmap
 }
 
 // count adds one to the refcount of a host cluster. It stays below 65536: what
@@ -161,13 +178,8 @@ func (w *qcow2Writer) append(p []byte) (int64, error) {
 // add writes a cluster of the disk.
 func (w *qcow2Writer) add(c packedCluster) error {
 	perTable := int64(1) << (w.bits - 3)
-	if table := c.index / perTable; table != w.table {
-		if err := w.endTable(); err != nil {
-			return err
-		}
-		w.table = table
-		w.l2 = resize(w.l2, 1<<w.bits)
-		clear(w.l2)
+	if err := w.turnTo(c.index / perTable); err != nil {
+		return err
 	}
 	entry, err := w.store(c)
 	if err != nil {
@@ -175,6 +187,36 @@ func (w *qcow2Writer) add(c packedCluster) error {
 	}
 	binary.BigEndian.PutUint64(w.l2[c.index%perTable*8:], entry)
 	return nil
+}
+
+// turnTo makes l2 the table of that index, not less than the one it is. Tables
+// in between are written where a delta has clusters of zeros.
+func (w *qcow2Writer) turnTo(table int64) error {
+	for w.table < table {
+		if err := w.endTable(); err != nil {
+			return err
+		}
+		next := table
+		if w.tables != nil {
+			next = min(table, w.tables.nextOne(w.table+1))
+		}
+		w.table = next
+		w.l2 = resize(w.l2, 1<<w.bits)
+		clear(w.l2)
+		if w.mapped != nil {
+			perTable := int64(1) << (w.bits - 3)
+			putZeros(w.l2, w.mapped, next*perTable, min(w.mapped.n, (next+1)*perTable))
+		}
+	}
+	return nil
+}
+
+// lastTable returns the index of the last L2 table of a delta.
+func (w *qcow2Writer) lastTable() int64 {
+	if w.tables == nil || w.tables.count() == 0 {
+		return -1
+	}
+	return w.tables.selectOne(w.tables.count() - 1)
 }
 
 // store writes the content of a cluster and returns its L2 entry.
@@ -232,7 +274,10 @@ func (w *qcow2Writer) endTable() error {
 
 // finish writes the rest and returns the size of the file.
 func (w *qcow2Writer) finish(h qcow2Header) (int64, error) {
-	err := w.endTable()
+	err := w.turnTo(w.lastTable())
+	if err == nil {
+		err = w.endTable()
+	}
 	if err != nil {
 		return 0, err
 	}

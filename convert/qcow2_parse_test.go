@@ -18,6 +18,7 @@ type parsedQcow2 struct {
 	l1          []uint64
 	refTable    int64
 	refClusters int64
+	backing     Backing // empty in a standalone image
 }
 
 func (q *parsedQcow2) uint64s(off, n int64) []uint64 {
@@ -40,7 +41,7 @@ func parseQcow2(t testing.TB, target Target) *parsedQcow2 {
 		refTable:    int64(binary.BigEndian.Uint64(h[48:])),
 		refClusters: int64(binary.BigEndian.Uint32(h[56:])),
 	}
-	zeros := []int{8, 9, 15, 16, 19, 32, 35, 60, 63, 64, 71} // backing, encryption, snapshots
+	zeros := []int{32, 35, 60, 63, 64, 71} // encryption, snapshots
 	extensions := 72
 	if q.version == 3 {
 		zeros = append(zeros, 72, 79, 80, 87, 88, 95) // features
@@ -48,6 +49,19 @@ func parseQcow2(t testing.TB, target Target) *parsedQcow2 {
 			t.Fatalf("refcount order %d, header length %d", order, length)
 		}
 		extensions = 104
+	}
+	if offset, length := binary.BigEndian.Uint64(h[8:]), binary.BigEndian.Uint32(h[16:]); offset != 0 {
+		if binary.BigEndian.Uint32(h[extensions:]) != 0xe2792aca {
+			t.Fatalf("no backing format first among the extensions: %x", h[extensions:])
+		}
+		format := h[extensions+8:][:binary.BigEndian.Uint32(h[extensions+4:])]
+		q.backing = Backing{string(read(t, target, int64(offset), int64(length))), string(format)}
+		extensions += 8 + (len(format)+7)&^7
+		if offset < uint64(extensions)+8 || int64(offset)+int64(length) > q.clusterSize {
+			t.Fatalf("the backing file's name at %d, +%d, extensions until %d", offset, length, extensions+8)
+		}
+	} else {
+		zeros = append(zeros, 8, 15, 16, 19)
 	}
 	for i := range 8 {
 		zeros = append(zeros, extensions+i)
@@ -92,7 +106,8 @@ func (q *parsedQcow2) entry(e uint64, what string) int64 {
 }
 
 // check visits all that is in use, compares it with the refcounts and calls
-// visit for each cluster of the disk with its offset in the file, 0 if it has none.
+// visit for each cluster of the disk with its offset in the file, 0 if it has
+// none, -1 if it is a cluster of zeros, which only a delta may have.
 func (q *parsedQcow2) check(visit func(guest, host int64)) {
 	q.t.Helper()
 	used := make([]uint16, q.target.Size()/q.clusterSize)
@@ -120,8 +135,10 @@ func (q *parsedQcow2) check(visit func(guest, host int64)) {
 		}
 		use(table, 1)
 		for j, e := range q.uint64s(table, perTable) {
-			host := q.entry(e, fmt.Sprintf("L2 entry %d of table %d", j, i))
-			if host != 0 {
+			var host int64
+			if e == 1 && q.backing.Name != "" {
+				host = -1
+			} else if host = q.entry(e, fmt.Sprintf("L2 entry %d of table %d", j, i)); host != 0 {
 				use(host, 1)
 			}
 			if guest < q.size {

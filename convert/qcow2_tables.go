@@ -6,6 +6,9 @@ const (
 	// copied says that the refcount of the cluster is exactly one (bit 63 of L1
 	// and L2 entries, "Cluster mapping").
 	copied = 1 << 63
+	// allZero says that the cluster reads as zeros, whatever the backing file
+	// has there (bit 0 of L2 entries from version 3 on, "Cluster mapping").
+	allZero = 1
 	// refcountOrder is that of refcounts of 16 bits, the only ones of version 2.
 	refcountOrder = 4
 	// headerLength of version 3 without the compression type, which would be
@@ -26,7 +29,7 @@ func (t *qcow2) metadata() []section {
 }
 
 // qcow2Header is the header ("Header"). Fields of it that are not here are zero:
-// no backing file, no encryption, no snapshots.
+// no encryption, no snapshots.
 type qcow2Header struct {
 	version int
 	bits    uint
@@ -34,7 +37,8 @@ type qcow2Header struct {
 	// Offsets in bytes; refClusters is the length of the refcount table.
 	l1Entries, l1Table, refTable, refClusters int64
 	// zstd: compressed clusters are of zstd, which version 3 can say.
-	zstd bool
+	zstd    bool
+	backing Backing // empty: there is none
 }
 
 func (t *qcow2) header() qcow2Header {
@@ -46,6 +50,7 @@ func (t *qcow2) header() qcow2Header {
 		l1Table:     t.l1Table,
 		refTable:    t.refTable,
 		refClusters: (t.refBlocks - t.refTable) >> t.bits,
+		backing:     t.backing,
 	}
 }
 
@@ -69,7 +74,23 @@ func (h qcow2Header) bytes() []byte {
 		binary.BigEndian.PutUint32(p[100:], headerLength+8)
 		p = append(p, 1, 0, 0, 0, 0, 0, 0, 0)
 	}
+	if h.backing != (Backing{}) {
+		p = h.backing.appendTo(p)
+	}
 	return p
+}
+
+// appendTo appends what a header p says of the backing file: the extension with
+// its format, the end of the extensions, and its name.
+func (b Backing) appendTo(p []byte) []byte {
+	p = binary.BigEndian.AppendUint32(p, backingFormatExtension)
+	p = binary.BigEndian.AppendUint32(p, uint32(len(b.Format)))
+	p = append(p, b.Format...)
+	p = append(p, make([]byte, roundUp(int64(len(p)), 8)-int64(len(p))+8)...)
+	name := b.recorded()
+	binary.BigEndian.PutUint64(p[8:], uint64(len(p)))
+	binary.BigEndian.PutUint32(p[16:], uint32(len(name)))
+	return append(p, name...)
 }
 
 // fillRefTable makes the refcount table: the offsets of the refcount blocks.
@@ -98,7 +119,8 @@ func (t *qcow2) fillL1(p []byte, off int64) {
 	}
 }
 
-// fillL2 makes L2 tables: the offsets of the data clusters.
+// fillL2 makes L2 tables: the offsets of the data clusters, and marks for the
+// others that are mapped.
 func (t *qcow2) fillL2(p []byte, off int64) {
 	entries := int64(1) << (t.bits - 3) // of a table
 	for len(p) > 0 {
@@ -107,6 +129,9 @@ func (t *qcow2) fillL2(p []byte, off int64) {
 		first := t.tables.selectOne(table)*entries + entry
 		// The last table may reach past the end of the disk.
 		if last := min(t.content.present.n, first+n); first < last {
+			if t.mapped != t.content.present {
+				putZeros(p, t.mapped, first, last)
+			}
 			putEntries(p, t.content.present, first, last, t.data, t.bits)
 		}
 		p = p[n*8:]
@@ -122,6 +147,15 @@ func putEntries(p []byte, b *bitmap, first, last, start int64, bits uint) {
 		if b.has(i) {
 			binary.BigEndian.PutUint64(p[(i-first)*8:], uint64(at)|copied)
 			at += 1 << bits
+		}
+	}
+}
+
+// putZeros writes the L2 entries [first, last) into p: zeros for the ones of b.
+func putZeros(p []byte, b *bitmap, first, last int64) {
+	for i := b.nextOne(first); i < last; i++ {
+		if b.has(i) {
+			binary.BigEndian.PutUint64(p[(i-first)*8:], allZero)
 		}
 	}
 }

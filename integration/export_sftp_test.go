@@ -139,26 +139,38 @@ func TestExportSFTPFails(t *testing.T) {
 	checkNames(t, full)
 }
 
-// TestExportSFTPServerDies kills the server's end of the connection.
+// TestExportSFTPServerDies kills the server's end of the connection, or all of
+// the server.
 func TestExportSFTPServerDies(t *testing.T) {
-	server := rig.Sshd(t)
-	big := bigRaw(t, filepath.Join(t.TempDir(), "big.raw"), 256<<20)
-	area, dir := t.TempDir(), t.TempDir()
-	p := rig.StartFlatimg(t, exportTo(server, area, big, url(server, dir+"/big.raw"))...)
-	waitSending(t, p, dir)
-	for _, pid := range sessions(t, server) {
-		syscall.Kill(pid, syscall.SIGKILL)
+	for _, all := range []bool{false, true} {
+		t.Run(fmt.Sprintf("all %v", all), func(t *testing.T) {
+			server := rig.Sshd(t)
+			big := bigRaw(t, filepath.Join(t.TempDir(), "big.raw"), 256<<20)
+			area, dir := t.TempDir(), t.TempDir()
+			p := rig.StartFlatimg(t, exportTo(server, area, big, url(server, dir+"/big.raw"))...)
+			waitSending(t, p, dir)
+			pids := sessions(t, server)
+			if all {
+				server.Stop(t)
+			}
+			for _, pid := range pids {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+			want := map[bool]int{false: 0, true: exitServer}[all]
+			if code := p.Wait(t, time.Minute); code != want {
+				t.Errorf("exit code %d, want %d", code, want)
+			}
+			if all {
+				if _, err := os.Stat(dir + "/big.raw"); err == nil {
+					t.Error("a partial file was published")
+				}
+				return
+			}
+			rig.Compare(t, dir+"/big.raw", big)
+			checkNames(t, dir, "big.raw")
+			checkNames(t, area)
+		})
 	}
-	if code := p.Wait(t, 15*time.Second); code != exitServer {
-		t.Errorf("exit code %d, want %d", code, exitServer)
-	}
-	if !strings.Contains(p.Output(), "left over") {
-		t.Errorf("the partial file is not named:\n%s", p.Output())
-	}
-	if _, err := os.Stat(dir + "/big.raw"); err == nil {
-		t.Error("a partial file was published")
-	}
-	checkNames(t, area)
 }
 
 // sessions returns the processes of the server's connections.

@@ -4,7 +4,8 @@
 // [Open] opens a chain of volumes from its top and gives a flat [Image]. Its
 // offset map is asked in two ways: [Image.Extents] tells where guest bytes come
 // from, with layer and host offset, and [Image.AppendSegments] tells how to get
-// them. [Probe] only looks at the top.
+// them. [Probe] only looks at the top, [Image.At] is the disk as a lower layer
+// shows it.
 //
 // # The offset map
 //

@@ -57,6 +57,8 @@ type Image struct {
 	// resolving has a place for each region that may be resolved at a time: a
 	// map of many small pieces takes some 15 MiB while it is made.
 	resolving chan struct{}
+	// borrowed: the volumes belong to another image; see [Image.At].
+	borrowed bool
 
 	// Counters.
 	maps, clusters usage
@@ -67,11 +69,14 @@ type Image struct {
 // so that one on a slow disk does not hold up others.
 const maxResolving = 2
 
-// Close closes all volumes and forgets what is cached of the image.
+// Close closes all volumes, those of [Image.At] excepted, and forgets what is cached of the image.
 func (im *Image) Close() error {
 	if im.cache != nil {
 		im.cache.regions.forget(func(k regionKey) bool { return k.image == im })
 		im.cache.clusters.forget(func(k clusterKey) bool { return k.image == im })
+	}
+	if im.borrowed {
+		return nil
 	}
 	var all error
 	for _, l := range im.layers {

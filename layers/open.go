@@ -148,6 +148,9 @@ func (o *opener) chain(path string) (chain []Layer, err error) {
 			return chain, err
 		}
 		format, snapshot = layer.BackingFormat, ""
+		if given, ok := o.opts.ParentFormats[file.Path()]; ok {
+			format = given
+		}
 	}
 }
 

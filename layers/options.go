@@ -29,6 +29,9 @@ type Options struct {
 	// path that it stands for, by the path of the file to open. That one is
 	// the user's word, so it may lie anywhere.
 	Parents map[string]string
+	// ParentFormats are the formats of files of Parents, by their paths, that
+	// are not of the format recorded; empty ones are probed.
+	ParentFormats map[string]string
 	// SearchDirs are directories, not trees, in which a backing or data file
 	// is looked for by its last name when it is not where it should be.
 	SearchDirs []string

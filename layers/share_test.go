@@ -130,6 +130,19 @@ func TestRelocate(t *testing.T) {
 			}
 		})
 	}
+	// A base of another format than the one that the top records.
+	raw := filepath.Join(moved, "base.raw")
+	rig.Run(t, "qemu-img", "convert", "-f", formatOf(base), "-O", "raw", base, raw)
+	parents := map[string]string{built.Paths[0]: raw}
+	_, err = layers.Open(built.Top, layers.Options{Parents: parents})
+	wantError(t, err, layers.ErrSource, "not a qcow2 image")
+	for _, format := range []string{"raw", ""} {
+		im := open(t, built.Top, layers.Options{Parents: parents, ParentFormats: map[string]string{raw: format}})
+		p := make([]byte, built.Size)
+		if _, err := im.ReadAt(p, 0); err != nil || string(p) != string(built.Want.Bytes(0, built.Size)) {
+			t.Errorf("format %q: reads other bytes: %v", format, err)
+		}
+	}
 	_, err = layers.Open(built.Top, layers.Options{SearchDirs: []string{t.TempDir()}})
 	wantError(t, err, layers.ErrSource, "does not exist")
 	_, err = layers.Open(built.Top, layers.Options{Parents: map[string]string{built.Paths[0]: filepath.Join(moved, "none")}})

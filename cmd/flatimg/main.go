@@ -25,7 +25,7 @@ type verb struct {
 }
 
 // verbs in the order in which the help shows them.
-var verbs = []verb{mountVerb, unmountVerb, exportVerb, mapVerb, infoVerb, measureVerb, formatsVerb, demoVerb, versionVerb}
+var verbs = []verb{mountVerb, unmountVerb, exportVerb, importVerb, jobsVerb, mapVerb, infoVerb, measureVerb, formatsVerb, demoVerb, versionVerb}
 
 func main() {
 	// The first signal ends the work in order; a second one kills at once.

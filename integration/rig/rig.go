@@ -12,6 +12,15 @@
 // one table; it mounts it with [Mount], runs the program with [Flatimg] and
 // other tools with [Run].
 //
+// # Servers
+//
+// [Sshd], [Rsyncd], [Nginx], [Apache], [Versitygw], [DockerRegistry], [Glance],
+// [Nbdkit] and [QemuNbd] start the real servers that people export to, and
+// [NewImageio] a stand-in for the one that nobody packages, on ports of the
+// loopback address that nobody else uses. Each returns where it listens and the
+// folder in which a test sees what has arrived. A [Cutter] before any of them
+// breaks connections where a test wants it.
+//
 // # Tools that are missing
 //
 // [Need], [NeedFUSE] and [NeedRoot] skip a test and say why. With

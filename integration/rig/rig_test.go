@@ -1,6 +1,7 @@
 package rig_test
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"os"
@@ -129,12 +130,29 @@ func TestMount(t *testing.T) {
 
 func TestSshd(t *testing.T) {
 	s := rig.Sshd(t)
-	words := strings.Fields(s.Command)
-	out, err := exec.Command(words[0], append(words[1:], s.Host, "echo", "hello")...).CombinedOutput()
-	if err != nil || string(out) != "hello\n" {
-		t.Errorf("%v: %s", err, out)
+	command := func(args ...string) *exec.Cmd {
+		words := strings.Fields(s.Command)
+		return exec.Command(words[0], append(append(words[1:], s.Host), args...)...)
+	}
+	connection := command("echo ready; exec sleep 60")
+	out, err := connection.StdoutPipe()
+	if err == nil {
+		err = connection.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Errorf("%q, %v", line, err)
 	}
 	s.Stop(t)
+	if err := connection.Wait(); err == nil {
+		t.Error("a connection outlives its server")
+	}
+	s.Restart(t)
+	if out, err := command("echo", "hello").CombinedOutput(); err != nil || string(out) != "hello\n" {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 func TestFileSystems(t *testing.T) {

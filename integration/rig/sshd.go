@@ -2,13 +2,12 @@ package rig
 
 import (
 	"fmt"
-	"net"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // SSHServer is an sshd on the loopback address that lets the test's user in.
@@ -21,7 +20,7 @@ type SSHServer struct {
 	Port int
 	User string
 
-	process *Process
+	*Server
 }
 
 // Sshd starts an sshd with sftp; it ends with the test.
@@ -37,26 +36,21 @@ func Sshd(t T) *SSHServer {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	dir := t.TempDir()
-	ports, err := freePorts(1)
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	s := &SSHServer{Host: "127.0.0.1", Port: ports[0], User: me.Username}
+	server := newServer(t, "sshd")
+	dir := server.home
+	s := &SSHServer{Server: server, Host: "127.0.0.1", User: me.Username}
 	for _, key := range []string{"host_key", "client_key"} {
 		Run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key))
 	}
 	public := readFile(t, filepath.Join(dir, "client_key.pub"))
 	writeFile(t, filepath.Join(dir, "authorized_keys"), public)
 	hostKey := readFile(t, filepath.Join(dir, "host_key.pub"))
-	writeFile(t, filepath.Join(dir, "known_hosts"), fmt.Sprintf("[%s]:%d %s", s.Host, s.Port, hostKey))
-
-	template := readFile(t, filepath.Join(Root(t), "integration", "testdata", "sshd_config"))
-	config := strings.NewReplacer("@R@", dir, "@PORT@", strconv.Itoa(s.Port)).Replace(template)
-	writeFile(t, filepath.Join(dir, "sshd_config"), config)
-
 	client := filepath.Join(dir, "ssh_config")
-	writeFile(t, client, fmt.Sprintf(`Host %s
+	s.Command = "ssh -F " + client
+	server.serve(t, 1, func(ports []int) *exec.Cmd {
+		s.Port = ports[0]
+		writeFile(t, filepath.Join(dir, "known_hosts"), fmt.Sprintf("[%s]:%d %s", s.Host, s.Port, hostKey))
+		writeFile(t, client, fmt.Sprintf(`Host %s
   Port %d
   IdentityFile %s
   IdentitiesOnly yes
@@ -64,33 +58,49 @@ func Sshd(t T) *SSHServer {
   StrictHostKeyChecking yes
   BatchMode yes
 `, s.Host, s.Port, filepath.Join(dir, "client_key"), filepath.Join(dir, "known_hosts")))
-	s.Command = "ssh -F " + client
-
-	// In the foreground (-D) and logging to standard error (-e).
-	s.process = Start(t, Command(sshd, "-D", "-e", "-f", filepath.Join(dir, "sshd_config")))
-	address := net.JoinHostPort(s.Host, strconv.Itoa(s.Port))
-	Eventually(t, 10*time.Second, "sshd listens at "+address, func() bool {
-		if !s.process.Running() {
-			t.Fatalf("sshd ended: %s", s.process.Output())
-		}
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
+		config := server.configure(t, "sshd_config", "@PORT@", strconv.Itoa(s.Port))
+		// In the foreground (-D) and logging to standard error (-e).
+		return Command(sshd, "-D", "-e", "-f", config)
 	})
 	return s
 }
 
-// Stop stops the server and its connections.
+// Stop kills the server and its connections, each of which is served by
+// processes in a session of their own.
 func (s *SSHServer) Stop(t T) {
 	t.Helper()
-	killGroup(s.process.Cmd)
-	s.process.Wait(t, 10*time.Second)
+	connections := descendants(s.Pid())
+	s.Server.Stop()
+	for _, pid := range connections {
+		kill(pid)
+	}
 }
 
-// Log returns what the server has logged.
-func (s *SSHServer) Log() string { return s.process.Output() }
+// descendants returns the processes that a process has started, and those that
+// they have (proc_pid_stat(5)).
+func descendants(pid int) []int {
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	children := map[int][]int{}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		stat := string(b)
+		// The name, in parentheses, may hold anything.
+		fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+		child, err1 := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		parent, err2 := strconv.Atoi(fields[1])
+		if err1 == nil && err2 == nil {
+			children[parent] = append(children[parent], child)
+		}
+	}
+	all := children[pid]
+	for i := 0; i < len(all); i++ {
+		all = append(all, children[all[i]]...)
+	}
+	return all
+}
 
 func readFile(t T, path string) string {
 	t.Helper()

@@ -103,6 +103,13 @@ func (f *File) DiskUsage() int64 { return f.blocks * 512 }
 // Fd is the descriptor, valid until Close.
 func (f *File) Fd() int { return f.fd }
 
+// OSFile is the file itself, for those who hand it to the kernel; nil when it is
+// read through something else. It must not be closed, nor its position used.
+func (f *File) OSFile() *os.File {
+	file, _ := f.src.(*os.File)
+	return file
+}
+
 // ReadAt reads len(p) bytes at off. Reading past the end of the file gives
 // io.EOF, or io.ErrUnexpectedEOF after some bytes; errors name the file.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {

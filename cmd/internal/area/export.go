@@ -1,6 +1,7 @@
 package area
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/progress"
@@ -36,49 +37,45 @@ type Options struct {
 	Area string
 	// Keep keeps the file in the area, which is used then in any case.
 	Keep bool
+	// Stream sends the target as it is computed, and makes no file of it in an
+	// area. Not for compressed targets.
+	Stream bool
+	// Resume refuses to begin anew: there must be an earlier export to go on
+	// with. Without it, one is gone on with where that is possible.
+	Resume bool
+	// Since names a layer: the target is a qcow2 with only what layers above it
+	// have changed, and this layer as its backing file. Empty: the whole disk.
+	Since string
 	// VirtualSize of the target in bytes; 0: that of the image.
 	VirtualSize int64
-	// Force replaces an existing file.
-	Force bool
 	// DropZeros reads all data first and leaves out what is zeros. A packed
 	// target does so in any case.
 	DropZeros bool
-	// Verify compares the file with the view before it is published. What is
-	// sent is verified in any case.
+	// Verify compares the file with the view before it is published, and reads
+	// back what was sent.
 	Verify bool
-	// SSH is a shell's command line that starts ssh. Default: that in the
-	// environment's FLATIMG_SSH, else "ssh".
-	SSH string
+	// Server says how the server is reached, and what is replaced there; its
+	// Name and Resume are not used.
+	Server servers.Options
+	// BandwidthLimit in bytes a second; 0: none.
+	BandwidthLimit int64
 	// Meter shows the progress; nil: nobody is interested.
 	Meter *progress.Meter
 }
 
-// Report says how an export went.
-type Report struct {
-	// Dest is where the file is now.
-	Dest string
-	// Stats are those of the file with its companions.
-	Stats
-	// Sent says whether the file was made in an area and copied from there.
-	Sent bool
-	// SHA256 of the file at Dest; nil when it was not computed.
-	SHA256 []byte
-	// VerifiedBy says how a sent file was verified.
-	VerifiedBy string
-	// Kept is the path of the file in the area; empty when there is none.
-	Kept string
-	Took time.Duration
-}
-
-// Export exports an image. On an error nothing is at the destination.
+// Export exports an image. After an error nothing new is at the destination,
+// but perhaps what a later export of the same goes on with.
 func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	begin := time.Now()
+	if o.Since != "" {
+		o.Format = cmp.Or(o.Format, "qcow2")
+	}
 	spec, err := targetSpec(o.Format, o.Dest)
 	if err != nil {
 		return nil, err
 	}
 	spec.VirtualSize = o.VirtualSize
-	if err := o.checkArea(); err != nil {
+	if err := o.validate(spec); err != nil {
 		return nil, err
 	}
 	im, err := layers.Open(o.Image, o.Open)
@@ -90,92 +87,160 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	if err := checkNotSource(im, o.Dest, name); err != nil {
 		return nil, err
 	}
-	up, err := servers.Open(ctx, o.Dest, servers.Options{Name: name, Force: o.Force, SSH: o.SSH})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, up.Close(false)) }()
 	defer o.Meter.Stop()
 
-	e := export{Options: o, image: im, report: &Report{}}
-	main, companions, err := e.products(ctx, spec, path.Base(up.String()))
-	if err != nil {
+	e := &export{Options: o, image: im, spec: spec, report: &Report{}, areaDir: Directory(o.Area), limiter: newLimiter(o.BandwidthLimit)}
+	e.Server.BandwidthLimit = o.BandwidthLimit
+	if err := e.findJob(ctx); err != nil {
 		return nil, err
 	}
-	var uploads []servers.Upload // in the order in which they are published
-	for _, c := range companions {
-		var beside servers.Upload
-		if beside, err = e.openCompanion(ctx, up, c.name); err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, beside.Close(false)) }()
-		if err := e.place(ctx, beside, c); err != nil {
-			return nil, err
-		}
-		uploads = append(uploads, beside)
-	}
-	if err := e.place(ctx, up, main); err != nil {
+	defer func() { err = e.end(err) }()
+	if err := e.run(ctx, name); err != nil {
 		return nil, err
 	}
-	for _, up := range append(uploads, up) {
-		if err := up.Publish(ctx); err != nil {
-			return nil, e.kept(err)
-		}
-	}
-	e.report.Dest = up.String()
 	e.report.Took = time.Since(begin)
 	return e.report, nil
+}
+
+// validate refuses what can't be done together.
+func (o Options) validate(spec convert.Spec) error {
+	_, isLocal := servers.LocalPath(o.Dest)
+	switch {
+	case o.Stream && o.Keep:
+		return cli.Usagef("--stream makes no file in the area that --keep-area could keep")
+	case o.Stream && spec.Packed():
+		return &cli.Error{
+			Err:  fmt.Errorf("target format %s can't be streamed: its size is not known before it is compressed", spec),
+			Hint: "without --stream it is made in the area first",
+			Code: cli.ExitUsage,
+		}
+	case o.Area != "" || o.Keep || !isLocal:
+		return checkDirectory(Directory(o.Area))
+	}
+	return nil
 }
 
 // export is one run of Export.
 type export struct {
 	Options
-	image  *layers.Image
-	report *Report
+	image   *layers.Image
+	spec    convert.Spec
+	report  *Report
+	areaDir string
+	limiter *rate.Limiter
+	job     *job // nil until something needs one
+
+	// uploads are all that were opened; they are closed at the end.
+	uploads []servers.Upload
 }
 
-// products returns what is to be made for a file of that name: the file itself
-// and its companions.
-func (e *export) products(ctx context.Context, spec convert.Spec, name string) (main product, companions []product, err error) {
-	spec = spec.Named(name)
-	if spec.Packed() {
-		return product{name: name, maker: packed{e.image, spec}}, nil, nil
+// mainFile is the role of the file that DEST names; companions have their
+// suffix.
+const mainFile = "main"
+
+// run makes and sends all files, and publishes them.
+func (e *export) run(ctx context.Context, name string) error {
+	up, err := e.open(ctx, e.Dest, name, mainFile)
+	if err != nil {
+		return err
 	}
+	main, companions, err := e.products(ctx, up)
+	if err != nil {
+		return err
+	}
+	var publish []servers.Upload // in this order
+	for _, c := range companions {
+		beside, err := e.openCompanion(ctx, up, c)
+		if err != nil {
+			return err
+		}
+		publish = append(publish, beside)
+		if err := e.place(ctx, beside, c); err != nil {
+			return err
+		}
+	}
+	if err := e.place(ctx, up, main); err != nil {
+		return err
+	}
+	e.Meter.Start("publishing", 0)
+	for _, u := range append(publish, up) {
+		if err := u.Publish(ctx); err != nil {
+			return e.kept(err)
+		}
+	}
+	e.report.Dest = up.String()
+	return nil
+}
+
+// open opens the destination of the file with that role; what an earlier run
+// has sent of it is gone on with.
+func (e *export) open(ctx context.Context, dest, name, role string) (servers.Upload, error) {
+	o := e.Server
+	o.Name = name
+	if e.job != nil {
+		o.Resume = e.job.file(role).State
+	}
+	up, err := servers.Open(ctx, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	e.uploads = append(e.uploads, up)
+	return up, nil
+}
+
+// fileName is the name that a file has, or will have, at a server.
+func fileName(at fmt.Stringer) string {
+	if n, ok := at.(servers.Namer); ok && n.FileName() != "" {
+		return n.FileName()
+	}
+	return path.Base(at.String())
+}
+
+// products returns what is to be made: the file itself and its companions.
+func (e *export) products(ctx context.Context, up servers.Upload) (main product, companions []product, err error) {
+	name := fileName(up)
+	spec := e.spec.Named(name)
 	disk := convert.Disk(e.image)
-	if e.DropZeros {
+	if e.DropZeros && !spec.Packed() {
 		e.Meter.Start("looking for zeros", 0)
 		if disk, err = convert.DropZeros(ctx, disk, e.Meter.Add); err != nil {
 			return product{}, nil, err
 		}
+	}
+	if e.Since != "" {
+		m, err := e.delta(disk, up)
+		return product{mainFile, name, m}, nil, err
+	}
+	if spec.Packed() {
+		return product{mainFile, name, packedDisk(disk, spec)}, nil, nil
 	}
 	target, err := convert.New(disk, spec)
 	if err != nil {
 		return product{}, nil, err
 	}
 	for _, c := range convert.Companions(target) {
-		companions = append(companions, product{convert.Stem(name, spec) + c.Suffix, laidOut{c.Target}})
+		companions = append(companions, product{c.Suffix, convert.Stem(name, spec) + c.Suffix, laidOut{c.Target}})
 	}
-	return product{name, laidOut{target}}, companions, nil
+	return product{mainFile, name, laidOut{target}}, companions, nil
 }
 
 // openCompanion opens the destination, beside that of up, for a companion.
-func (e *export) openCompanion(ctx context.Context, up servers.Upload, name string) (servers.Upload, error) {
+func (e *export) openCompanion(ctx context.Context, up servers.Upload, p product) (servers.Upload, error) {
 	dest := e.Dest // of a server, and a folder
 	if local, ok := up.(servers.Local); ok {
-		dest = filepath.Join(local.Dir(), name)
-		if err := checkNotSource(e.image, dest, name); err != nil {
+		dest = filepath.Join(local.Dir(), p.name)
+		if err := checkNotSource(e.image, dest, p.name); err != nil {
 			return nil, err
 		}
 	} else if folder, last := path.Split(dest); isEscaped(last, path.Base(up.String())) {
-		dest = folder + url.PathEscape(name)
+		dest = folder + url.PathEscape(p.name)
 	}
-	beside, err := servers.Open(ctx, dest, servers.Options{Name: name, Force: e.Force, SSH: e.SSH})
+	beside, err := e.open(ctx, dest, p.name, p.role)
 	if err != nil {
 		return nil, err
 	}
-	if want := path.Join(path.Dir(up.String()), name); path.Clean(beside.String()) != want {
-		err := cli.Usagef("%s: its companion would be %s, not %s: end DEST with the name of a file or with a slash", up, beside, want)
-		return nil, errors.Join(err, beside.Close(false))
+	if want := path.Join(path.Dir(up.String()), p.name); path.Clean(beside.String()) != path.Clean(want) {
+		return nil, cli.Usagef("%s: its companion would be %s, not %s: end DEST with the name of a file or with a slash", up, beside, want)
 	}
 	return beside, nil
 }
@@ -188,10 +253,40 @@ func isEscaped(escaped, name string) bool {
 
 // place makes a product and brings it to its destination, unpublished.
 func (e *export) place(ctx context.Context, up servers.Upload, p product) error {
-	if local, ok := up.(servers.Local); ok && !e.Keep && (e.Area == "" || sameFileSystem(e.Area, local.Dir())) {
+	local, isLocal := up.(servers.Local)
+	if isLocal && !e.Keep && (e.Area == "" || sameFileSystem(e.Area, local.Dir())) {
 		return e.makeThere(ctx, local, p)
 	}
+	expected, err := p.expected()
+	if err != nil {
+		return err
+	}
+	if err := e.check(ctx, up, expected.Size, expected.Data); err != nil {
+		return err
+	}
+	if err := e.needJob(); err != nil {
+		return err
+	}
+	// What goes to a device of this machine is not made twice.
+	_, isHere := servers.LocalPath(e.Dest)
+	if e.Stream || isHere && !isLocal && !e.Keep && e.Area == "" && !e.spec.Packed() {
+		return e.stream(ctx, up, p, expected)
+	}
 	return e.makeAndSend(ctx, up, p)
+}
+
+// check asks the upload whether its server will take the file.
+func (e *export) check(ctx context.Context, up servers.Upload, size, data int64) error {
+	c, ok := up.(servers.Checker)
+	if !ok {
+		return nil
+	}
+	subformat := e.spec.Options["subformat"]
+	return c.Check(ctx, servers.File{
+		Format: e.spec.Format, Subformat: subformat, Size: size, Data: data, VirtualSize: max(e.image.Size(), e.VirtualSize),
+		// A fixed vhd has a footer only; a stream's grain directory is found by one.
+		ReadFromEnd: e.spec.Format == "vhd" && subformat == "fixed" || subformat == "streamOptimized",
+	})
 }
 
 // makeThere makes the file in its destination's folder.
@@ -206,39 +301,68 @@ func (e *export) makeThere(ctx context.Context, up servers.Local, p product) err
 	return nil
 }
 
-// makeAndSend makes the file in an area and sends it from there.
-func (e *export) makeAndSend(ctx context.Context, up servers.Upload, p product) (err error) {
-	dir := e.area()
-	j, err := newJob(dir, p.name)
-	if err != nil {
-		return err
-	}
-	keep := false
-	defer func() {
-		if !keep {
-			err = errors.Join(err, j.remove())
-			return
+// makeAndSend makes the file in an area, unless an earlier run has made it, and
+// sends it from there.
+func (e *export) makeAndSend(ctx context.Context, up servers.Upload, p product) error {
+	f := e.job.made(p.role)
+	if f == nil {
+		var err error
+		if f, err = e.make(ctx, p); err != nil {
+			return err
 		}
-		j.Close()
-		e.report.Kept = j.Name()
-		err = e.kept(err)
+	} else {
+		r := e.job.file(p.role)
+		e.report.add(Stats{Size: r.Size, Data: r.Data})
+	}
+	defer f.Close()
+	r := e.job.file(p.role)
+	if e.spec.Packed() { // its size is known only now
+		if err := e.check(ctx, up, r.Size, r.Data); err != nil {
+			return err
+		}
+	}
+	if e.Keep {
+		e.report.Kept = f.Name()
+	}
+	src := &source{File: f, size: r.Size}
+	return e.kept(e.transfer(ctx, up, p.role, src, src, r.Data))
+}
+
+// make makes the file in the area.
+func (e *export) make(ctx context.Context, p product) (_ *os.File, err error) {
+	f, err := e.job.create(p.name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
 	}()
-	size, err := e.fill(ctx, j.File, p)
+	stats, err := e.fill(ctx, f, p)
 	if err != nil {
-		return fillError("area "+dir, err, "--area DIR chooses another area")
+		return nil, fillError("area "+e.areaDir, err, "--area DIR chooses another area")
 	}
-	keep = e.Keep
-	src := &source{File: j.File, size: size}
-	sum, err := e.send(ctx, up, src)
+	fi, err := f.Stat()
 	if err != nil {
+		return nil, err
+	}
+	return f, e.job.update(p.role, true, func(r *fileRecord) {
+		r.Name, r.Size, r.Data, r.Made = p.name, stats.Size, stats.Data, fi.ModTime().UnixNano()
+	})
+}
+
+// stream sends a product as it is computed.
+func (e *export) stream(ctx context.Context, up servers.Upload, p product, expected Stats) error {
+	target := p.maker.(laidOut).Target
+	sent, hashed := &view{Target: target}, &view{Target: target}
+	defer sent.close()
+	defer hashed.close()
+	e.report.add(expected)
+	if err := e.transfer(ctx, up, p.role, sent, hashed, expected.Data); err != nil {
 		return err
 	}
-	if e.report.VerifiedBy, err = verifySent(ctx, up, sum, src.size, e.Meter); err != nil {
-		return err
-	}
-	e.report.SHA256 = sum
-	e.report.Sent = true
-	return nil
+	return checkUnchanged(e.image)
 }
 
 // kept says in an error where the file is kept.
@@ -249,33 +373,20 @@ func (e *export) kept(err error) error {
 	return fmt.Errorf("%w; the file is kept at %s", err, e.report.Kept)
 }
 
-// fill makes the file, verifies it as far as was asked, and returns its size.
-func (e *export) fill(ctx context.Context, f *os.File, p product) (size int64, err error) {
+// fill makes the file and verifies it as far as was asked.
+func (e *export) fill(ctx context.Context, f *os.File, p product) (Stats, error) {
 	stats, err := p.make(ctx, f, e.Meter)
 	if err != nil {
-		return 0, err
+		return stats, err
 	}
 	e.report.add(stats)
 	if e.Verify {
 		src := &source{File: f, size: stats.Size}
 		if e.report.SHA256, err = p.verify(ctx, src, e.Meter); err != nil {
-			return 0, err
+			return stats, err
 		}
 	}
-	return stats.Size, checkUnchanged(e.image)
-}
-
-// send sends src and returns its SHA-256, which is computed meanwhile.
-func (e *export) send(ctx context.Context, up servers.Upload, src *source) ([]byte, error) {
-	e.Meter.Start("sending", e.report.Data)
-	group, ctx := errgroup.WithContext(ctx)
-	var sum []byte
-	group.Go(func() (err error) {
-		sum, err = hashFile(ctx, src)
-		return err
-	})
-	group.Go(func() error { return up.Send(ctx, src, sendLog{e.Meter}) })
-	return sum, group.Wait()
+	return stats, checkUnchanged(e.image)
 }
 
 // fillError names the place in an error of making the file, in place of one

@@ -186,12 +186,17 @@ func TestExportSourceFaults(t *testing.T) {
 
 // TestJobIsPrivate: others can't read what is on its way.
 func TestJobIsPrivate(t *testing.T) {
-	j, err := newJob(t.TempDir(), "disk.raw")
+	j, err := newJob(t.TempDir(), Request{Image: "/disk.qcow2", URL: "x://y"}, "state", access{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer j.remove()
-	for path, want := range map[string]os.FileMode{j.dir: os.ModeDir | 0o700, j.Name(): 0o600} {
+	f, err := j.create("disk.raw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for path, want := range map[string]os.FileMode{j.dir: os.ModeDir | 0o700, f.Name(): 0o600, j.path(recordName): 0o600} {
 		if fi, err := os.Stat(path); err != nil || fi.Mode() != want {
 			t.Errorf("%s: %v, %v, want %v", path, fi.Mode(), err, want)
 		}

@@ -22,9 +22,9 @@ type request struct {
 	at, length int64
 }
 
-// record fills a new file in dir and returns it and the requests in the order
+// recordFill fills a new file in dir and returns it and the requests in the order
 // of their offsets.
-func record(t *testing.T, dir string, target convert.Target) (*os.File, Stats, []request) {
+func recordFill(t *testing.T, dir string, target convert.Target) (*os.File, Stats, []request) {
 	t.Helper()
 	file := newFile(t, dir)
 	var mu sync.Mutex
@@ -113,7 +113,7 @@ func TestFill(t *testing.T) {
 				dest = c.dest(t)
 			}
 			target := mixedTarget(t, source)
-			file, stats, got := record(t, dest, target)
+			file, stats, got := recordFill(t, dest, target)
 			if !slices.Equal(got, c.want) {
 				t.Errorf("requests\n%v, want\n%v", got, c.want)
 			}
@@ -150,7 +150,7 @@ func TestFillLong(t *testing.T) {
 		off := i * 7919 * 512 % (19 << 20)
 		target.segments = append(target.segments, inFile(source, off, 400*k+i*512), zeroSegment(1+i*k))
 	}
-	file, stats, _ := record(t, dir, target)
+	file, stats, _ := recordFill(t, dir, target)
 	checkContent(t, file, readTarget(t, target))
 	var data64 int64
 	for _, s := range target.segments {
@@ -171,7 +171,7 @@ func TestFillEmpty(t *testing.T) {
 		if len(segments) > 0 && segments[0].Length > 1<<40 {
 			dir = xfs(t) // ext4 has files of 16 TiB at most
 		}
-		file, stats, requests := record(t, dir, target)
+		file, stats, requests := recordFill(t, dir, target)
 		fi, err := file.Stat()
 		if err != nil {
 			t.Fatal(err)
@@ -224,7 +224,7 @@ func TestFillSharesWithoutSpace(t *testing.T) {
 	for range 100 {
 		target.segments = append(target.segments, inFile(source, 0, 8<<20))
 	}
-	_, stats, _ := record(t, dir, target)
+	_, stats, _ := recordFill(t, dir, target)
 	if stats.Shared != 800<<20 {
 		t.Errorf("%d bytes shared, want %d", stats.Shared, 800<<20)
 	}

@@ -6,81 +6,208 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
-
-	"flatimg/cmd/internal/cli"
-	"flatimg/cmd/internal/servers"
 )
 
-// area is the directory of the area.
-func (o Options) area() string {
-	if o.Area != "" {
-		return o.Area
-	}
-	if dir := os.Getenv("FLATIMG_AREA"); dir != "" {
-		return dir
-	}
-	return os.TempDir()
+// jobPrefix begins the names of the jobs' folders in an area.
+const jobPrefix = "flatimg-"
+
+// saveEvery is how much of a transfer a kill can cost: what was sent since the
+// record was last written.
+const saveEvery = time.Second
+
+// job is a folder of its own in an area, with a record and files. It is locked
+// while it is worked on. Its methods are safe for concurrent use, but for close
+// and remove, which come last.
+type job struct {
+	dir string   // read only
+	fd  *os.File // of the folder, with the lock
+
+	mu     sync.Mutex
+	record *record
+	saved  time.Time // when the record was last written
+	err    error     // of the last writing
 }
 
-// checkArea fails when an area is needed, and not there.
-func (o Options) checkArea() error {
-	if o.Area == "" && !o.Keep && !servers.IsURL(o.Dest) {
+// newJob makes a job in the area. Only its user can read what is in it.
+func newJob(area string, r Request, fingerprint string, a access) (*job, error) {
+	dir, err := os.MkdirTemp(area, jobPrefix+r.key()+"-") // mode 0700
+	if err != nil {
+		return nil, err
+	}
+	j, err := lockJob(dir)
+	if err == nil {
+		j.record = &record{
+			Version: recordVersion, Begun: time.Now().Round(time.Second), Request: r, Access: a,
+			Fingerprint: fingerprint, Files: map[string]*fileRecord{},
+		}
+		err = j.record.write(dir)
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return j, nil
+}
+
+// findJob returns the unfinished job in the area for a request; nil when there
+// is none, or another process works on it.
+func findJob(area string, r Request) (*job, error) {
+	dirs, err := filepath.Glob(filepath.Join(escapeGlob(area), jobPrefix+r.key()+"-*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		j, err := openJob(dir)
+		if err != nil {
+			continue // somebody else's, or no job
+		}
+		if j.record.Request == r {
+			return j, nil
+		}
+		j.close()
+	}
+	return nil, nil
+}
+
+// escapeGlob quotes what a pattern of [filepath.Glob] would take for more than
+// a name.
+func escapeGlob(path string) string {
+	var b []byte
+	for i := range len(path) {
+		switch path[i] {
+		case '*', '?', '[', '\\':
+			b = append(b, '\\')
+		}
+		b = append(b, path[i])
+	}
+	return string(b)
+}
+
+// ErrBusy says that another process works on a job.
+var ErrBusy = errors.New("another process works on it")
+
+// openJob opens the job in a folder, which has a record, and locks it.
+func openJob(dir string) (*job, error) {
+	j, err := lockJob(dir)
+	if err != nil {
+		return nil, err
+	}
+	if j.record, err = readRecord(dir); err != nil {
+		j.close()
+		return nil, err
+	}
+	return j, nil
+}
+
+// lockJob opens a folder and locks it (flock(2)).
+func lockJob(dir string) (*job, error) {
+	fd, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(fd.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		fd.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrBusy
+		}
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return &job{dir: dir, fd: fd}, nil
+}
+
+// id is what users call the job.
+func (j *job) id() string { return filepath.Base(j.dir)[len(jobPrefix):] }
+
+// close leaves the job to a later run.
+func (j *job) close() error { return j.fd.Close() }
+
+// remove removes the job with all that is in its folder.
+func (j *job) remove() error { return errors.Join(os.RemoveAll(j.dir), j.fd.Close()) }
+
+// path of the file name in the job's folder.
+func (j *job) path(name string) string { return filepath.Join(j.dir, name) }
+
+// file returns a copy of the record of the file with that role; a zero one for
+// one that is new.
+func (j *job) file(role string) fileRecord {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if f := j.record.Files[role]; f != nil {
+		return *f
+	}
+	return fileRecord{}
+}
+
+// update changes the record of a file. It is written when it was not for a
+// while, or at once.
+func (j *job) update(role string, atOnce bool, change func(f *fileRecord)) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f := j.record.Files[role]
+	if f == nil {
+		f = &fileRecord{}
+		j.record.Files[role] = f
+	}
+	change(f)
+	if !atOnce && time.Since(j.saved) < saveEvery {
+		return j.err
+	}
+	return j.save()
+}
+
+// save writes the record; j.mu is held.
+func (j *job) save() error {
+	j.err = j.record.write(j.dir)
+	j.saved = time.Now()
+	return j.err
+}
+
+// flush writes what update has left for later.
+func (j *job) flush() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.save()
+}
+
+// resumable says whether a later run can go on with anything.
+func (j *job) resumable() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, f := range j.record.Files {
+		if f.State != nil || f.Fetched > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// create creates the file name anew in the job's folder.
+func (j *job) create(name string) (*os.File, error) {
+	if err := os.Remove(j.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return os.OpenFile(j.path(name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// made returns the complete file with that role that an earlier run has made;
+// nil when there is none, or it was changed since.
+func (j *job) made(role string) *os.File {
+	r := j.file(role)
+	if r.Made == 0 {
 		return nil
 	}
-	dir := o.area()
-	fi, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return &cli.Error{
-			Err:  fmt.Errorf("area %s: %w", dir, fs.ErrNotExist),
-			Hint: "make it with: mkdir -p " + dir,
-			Code: cli.ExitUsage,
-		}
-	case err != nil:
-		return err
-	case !fi.IsDir():
-		return cli.Usagef("area %s: not a folder", dir)
-	}
-	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-		return &cli.Error{
-			Err:  fmt.Errorf("area %s: %w", dir, err),
-			Hint: "--area DIR names a folder that you may write to",
-			Code: cli.ExitUsage,
-		}
-	}
-	return nil
-}
-
-// job is a file in a folder of its own in an area.
-type job struct {
-	*os.File
-	dir string
-}
-
-// newJob creates the file name in a new folder in the area dir. Only its user
-// can read it.
-func newJob(dir, name string) (*job, error) {
-	own, err := os.MkdirTemp(dir, "flatimg-") // mode 0700
+	f, err := os.OpenFile(j.path(r.Name), os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	f, err := os.OpenFile(filepath.Join(own, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		os.Remove(own)
-		return nil, err
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() || fi.Size() != r.Size || fi.ModTime().UnixNano() != r.Made {
+		f.Close()
+		return nil
 	}
-	return &job{f, own}, nil
-}
-
-// remove removes the file and its folder.
-func (j *job) remove() error {
-	return errors.Join(j.Close(), os.RemoveAll(j.dir))
-}
-
-// sameFileSystem says whether files can be renamed from one folder to another.
-func sameFileSystem(a, b string) bool {
-	var stA, stB unix.Stat_t
-	return unix.Stat(a, &stA) == nil && unix.Stat(b, &stB) == nil && stA.Dev == stB.Dev
+	return f
 }

@@ -1,11 +1,11 @@
 package area
 
 import (
-	"cmp"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"flatimg/cmd/internal/servers"
 	"flatimg/convert"
 )
 
@@ -26,10 +26,10 @@ func targetName(image, snapshot string, spec convert.Spec) string {
 }
 
 // targetSpec parses the target's format; without one it is that which the
-// extension of dest, a path or a URL, names, else raw.
+// extension of dest, a path or a URL, names, else what suits the server.
 func targetSpec(format, dest string) (convert.Spec, error) {
 	if format == "" {
-		format = cmp.Or(convert.FormatOf(dest), "raw")
+		format = servers.DefaultFormat(dest, convert.FormatOf(dest))
 	}
 	return convert.ParseSpec(format)
 }

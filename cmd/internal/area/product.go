@@ -16,12 +16,18 @@ import (
 
 // product is a file that an export makes.
 type product struct {
+	// role is mainFile, or the suffix of a companion.
+	role string
+	// name of the file.
 	name string
 	maker
 }
 
 // maker knows how a file is made.
 type maker interface {
+	// expected is what make will write; of a file whose size is not known
+	// beforehand zero.
+	expected() (Stats, error)
 	// make writes the file into f, which is new and empty, and makes it
 	// durable.
 	make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error)
@@ -33,6 +39,17 @@ type maker interface {
 // laidOut is a file that can be computed in any order.
 type laidOut struct{ convert.Target }
 
+func (l laidOut) expected() (Stats, error) {
+	stats := Stats{Size: l.Size()}
+	for run, err := range convert.DataRuns(l.Target, 0) {
+		if err != nil {
+			return stats, err
+		}
+		stats.Data += run.Length
+	}
+	return stats, nil
+}
+
 func (l laidOut) make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error) {
 	return Fill(ctx, f, l.Target, meter)
 }
@@ -43,9 +60,15 @@ func (l laidOut) verify(ctx context.Context, src servers.Source, meter *progress
 
 // packed is a file that is compressed as a whole.
 type packed struct {
-	disk convert.Disk
-	spec convert.Spec
+	newPacker func() (convert.Packer, error)
 }
+
+// packedDisk is a whole disk, compressed.
+func packedDisk(disk convert.Disk, spec convert.Spec) packed {
+	return packed{func() (convert.Packer, error) { return convert.NewPacker(disk, spec) }}
+}
+
+func (p packed) expected() (Stats, error) { return Stats{}, nil }
 
 func (p packed) make(ctx context.Context, f *os.File, meter *progress.Meter) (Stats, error) {
 	size, err := p.pack(ctx, &writeback{File: f}, "compressing", meter)
@@ -60,7 +83,7 @@ func (p packed) make(ctx context.Context, f *os.File, meter *progress.Meter) (St
 }
 
 func (p packed) pack(ctx context.Context, w io.WriterAt, stage string, meter *progress.Meter) (int64, error) {
-	packer, err := convert.NewPacker(p.disk, p.spec)
+	packer, err := p.newPacker()
 	if err != nil {
 		return 0, err
 	}

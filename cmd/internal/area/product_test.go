@@ -49,7 +49,7 @@ func TestPackedVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	p := packed{disk, spec}
+	p := packedDisk(disk, spec)
 	stats, err := p.make(context.Background(), f, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"golang.org/x/sync/errgroup"
@@ -15,49 +14,6 @@ import (
 	"flatimg/cmd/internal/servers"
 	"flatimg/convert"
 )
-
-// hashStep is the number of bytes that are read and hashed at a time.
-const hashStep = 1 << 20
-
-// zeros are hashed for holes.
-var zeros [hashStep]byte
-
-// hashFile returns the SHA-256 of src; holes are not read.
-func hashFile(ctx context.Context, src servers.Source) ([]byte, error) {
-	h := sha256.New()
-	buf := make([]byte, hashStep)
-	for off := int64(0); off < src.Size(); {
-		start, end, err := src.NextData(off)
-		if err != nil {
-			return nil, err
-		}
-		if err := hashZeros(ctx, h, start-off); err != nil {
-			return nil, err
-		}
-		for off = start; off < end; {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			n := min(hashStep, end-off)
-			if k, err := src.ReadAt(buf[:n], off); int64(k) < n {
-				return nil, fmt.Errorf("read to verify, at offset %#x: %w", off, err)
-			}
-			h.Write(buf[:n])
-			off += n
-		}
-	}
-	return h.Sum(nil), nil
-}
-
-func hashZeros(ctx context.Context, h hash.Hash, n int64) error {
-	for ; n > 0; n -= hashStep {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		h.Write(zeros[:min(hashStep, n)])
-	}
-	return nil
-}
 
 // hashTarget returns the SHA-256 of what the target reads as.
 func hashTarget(ctx context.Context, t convert.Target, meter *progress.Meter) ([]byte, error) {
@@ -101,30 +57,62 @@ func verifyFile(ctx context.Context, src servers.Source, t convert.Target, meter
 	return got, nil
 }
 
-// verifySent compares what a server has received with want, its SHA-256, and
-// returns who has computed it there: the server if it can, else this program,
-// by reading back.
-func verifySent(ctx context.Context, up servers.Upload, want []byte, size int64, meter *progress.Meter) (string, error) {
-	if v, ok := up.(servers.Verifier); ok {
+// verifySent compares what a server has received with src, and returns who has
+// looked at what: the server at its own checksum, or, with readBack, this
+// program at what it read back. It returns an empty string when the server has
+// no checksum. sum is the SHA-256 of src; nil: it was not computed.
+func verifySent(ctx context.Context, up servers.Upload, src servers.Source, sum []byte, readBack bool, meter *progress.Meter) (string, error) {
+	r, canRead := up.(servers.ReadBacker)
+	if readBack && canRead {
+		return "read back", compareBack(ctx, up, r, src, sum, meter)
+	}
+	v, ok := up.(servers.Verifier)
+	if !ok && !readBack {
+		return "", nil
+	}
+	err := fmt.Errorf("%s: %w: what arrived can't be verified", up, errors.ErrUnsupported)
+	if ok {
 		meter.Start("verifying on the server", 0)
-		by, err := v.Verify(ctx, want)
-		if !errors.Is(err, errors.ErrUnsupported) {
-			return by, err
+		var by string
+		if by, err = v.Verify(ctx, sum); err == nil {
+			return by, nil
 		}
 	}
-	r, ok := up.(servers.ReadBacker)
-	if !ok {
-		return "", fmt.Errorf("%s: %w: what arrived can't be verified", up, errors.ErrUnsupported)
+	if errors.Is(err, errors.ErrUnsupported) && !readBack {
+		return "", nil
 	}
-	meter.Start("reading back", size)
-	h := sha256.New()
-	if err := r.ReadBack(ctx, io.MultiWriter(h, counter{meter}), 0, size); err != nil {
-		return "", err
+	return "", err
+}
+
+// compareBack reads back what was sent. With a checksum all of it is read; else
+// what is data in src, since the holes of the file were never written.
+func compareBack(ctx context.Context, up servers.Upload, r servers.ReadBacker, src servers.Source, sum []byte, meter *progress.Meter) error {
+	if sum != nil {
+		meter.Start("reading back", src.Size())
+		h := sha256.New()
+		if err := r.ReadBack(ctx, io.MultiWriter(h, counter{meter}), 0, src.Size()); err != nil {
+			return err
+		}
+		if got := h.Sum(nil); !bytes.Equal(sum, got) {
+			return servers.Differs(up.String(), got, "read back", sum)
+		}
+		return nil
 	}
-	if got := h.Sum(nil); !bytes.Equal(want, got) {
-		return "", servers.Differs(up.String(), got, "read back", want)
+	meter.Start("reading back", 0)
+	for off := int64(0); off < src.Size(); {
+		start, end, err := src.NextData(off)
+		if err != nil {
+			return err
+		}
+		if start < end {
+			w := io.NewOffsetWriter(comparer{src}, start)
+			if err := r.ReadBack(ctx, io.MultiWriter(w, counter{meter}), start, end-start); err != nil {
+				return err
+			}
+		}
+		off = end
 	}
-	return "read back", nil
+	return nil
 }
 
 // counter counts what is written to it.

@@ -24,6 +24,7 @@ const (
 	ExitNoSpace     = 6 // the area or the target is full, or its format too small for the disk
 	ExitServer      = 7 // the server can't be reached, or it refused
 	ExitMount       = 8 // mounting or unmounting failed
+	ExitPartial     = 9 // some of several images failed
 	ExitInterrupted = 130
 )
 

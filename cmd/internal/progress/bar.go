@@ -29,6 +29,6 @@ func newBar(w io.Writer, stage string, total int64) bar {
 
 // Errors of its methods are those of the terminal, which nobody can be told about.
 
-func (b bar) show(done int64) { b.Set64(done) }
+func (b bar) show(done, _ int64) { b.Set64(done) }
 
 func (b bar) finish() { b.Clear() }

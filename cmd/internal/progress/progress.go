@@ -1,5 +1,5 @@
 // Package progress tells people how far a long job is: a bar on a terminal, a
-// line each few seconds anywhere else.
+// line each few seconds anywhere else, an object of JSON for programs.
 //
 // A [Meter] goes with one job, which has stages: [Meter.Start] begins one and
 // ends the one before, [Meter.Add] counts bytes, [Meter.Stop] ends the last.
@@ -8,15 +8,13 @@
 package progress
 
 import (
-	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/term"
-
-	"flatimg/cmd/internal/cli"
 )
 
 const (
@@ -24,22 +22,46 @@ const (
 	drawEvery = 100 * time.Millisecond
 	// lineEvery is rare enough for the log of a job of hours.
 	lineEvery = 5 * time.Second
+	// eventEvery is how often programs are told.
+	eventEvery = time.Second
 )
 
 // Meter shows how far a job is. A nil Meter shows nothing. Start and Stop are
-// called by one goroutine, Add by any number of them.
+// called by one goroutine, the other methods by any number of them.
 type Meter struct {
-	w   io.Writer
-	tty bool
+	every time.Duration
+	// newShower returns who shows a stage of total bytes.
+	newShower func(stage string, total int64) shower
+	// say shows a sentence.
+	say func(text string)
 
-	done atomic.Int64  // bytes of this stage
-	end  chan struct{} // closed to end the stage; nil between stages
+	done    atomic.Int64 // bytes of this stage
+	skipped atomic.Int64 // those of them that cost no time
+
+	mu   sync.Mutex    // protects what is on the screen, and the fields below
+	now  shower        // nil between stages
+	end  chan struct{} // closed to end the stage
 	idle chan struct{} // closed when the stage's goroutine has ended
 }
 
-// New returns a meter that writes to f.
+// New returns a meter that writes to f, for people.
 func New(f *os.File) *Meter {
-	return &Meter{w: f, tty: term.IsTerminal(int(f.Fd()))}
+	if term.IsTerminal(int(f.Fd())) {
+		return newMeter(f, drawEvery, func(stage string, total int64) shower { return newBar(f, stage, total) })
+	}
+	return newMeter(f, lineEvery, func(stage string, total int64) shower { return newLines(f, stage, total) })
+}
+
+// NewFor returns a meter that writes lines to f for one of several jobs, which
+// have no room for a bar each.
+func NewFor(f *os.File, job string) *Meter {
+	m := newMeter(f, lineEvery, func(stage string, total int64) shower { return newLines(f, job+": "+stage, total) })
+	m.say = func(text string) { io.WriteString(f, "flatimg: "+job+": "+text+"\n") }
+	return m
+}
+
+func newMeter(w io.Writer, every time.Duration, newShower func(stage string, total int64) shower) *Meter {
+	return &Meter{every: every, newShower: newShower, say: func(text string) { io.WriteString(w, "flatimg: "+text+"\n") }}
 }
 
 // Start begins a stage of total bytes; 0: nobody knows how many.
@@ -49,8 +71,12 @@ func (m *Meter) Start(stage string, total int64) {
 	}
 	m.Stop()
 	m.done.Store(0)
+	m.skipped.Store(0)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now = m.newShower(stage, total)
 	m.end, m.idle = make(chan struct{}), make(chan struct{})
-	go m.run(stage, total, m.end, m.idle)
+	go m.run(m.now, m.end, m.idle)
 }
 
 // Add counts n more bytes of the stage.
@@ -60,63 +86,67 @@ func (m *Meter) Add(n int64) {
 	}
 }
 
-// Stop ends the stage. After it nothing is written until the next Start.
+// Skip counts n more bytes that cost no time: they are no part of the rate.
+func (m *Meter) Skip(n int64) {
+	if m != nil {
+		m.skipped.Add(n)
+		m.done.Add(n)
+	}
+}
+
+// Say shows a sentence that is not part of a stage.
+func (m *Meter) Say(text string) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.now != nil {
+		m.now.finish() // a bar makes room, and is drawn again below
+	}
+	m.say(text)
+}
+
+// Stop ends the stage. After it nothing is written until the next Start or Say.
 func (m *Meter) Stop() {
-	if m == nil || m.end == nil {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	if m.now == nil {
+		m.mu.Unlock()
 		return
 	}
 	close(m.end)
-	<-m.idle
-	m.end = nil
+	m.now = nil
+	idle := m.idle
+	m.mu.Unlock()
+	<-idle
 }
 
 // shower shows the state of one stage.
 type shower interface {
-	show(done int64)
+	show(done, skipped int64)
 	finish()
 }
 
-func (m *Meter) run(stage string, total int64, end, idle chan struct{}) {
+func (m *Meter) run(s shower, end, idle chan struct{}) {
 	defer close(idle)
-	every := lineEvery
-	var s shower = &lines{w: m.w, stage: stage, total: total, begin: time.Now()}
-	if m.tty {
-		every = drawEvery
-		s = newBar(m.w, stage, total)
-	}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(m.every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			s.show(m.done.Load())
+			m.mu.Lock()
+			if m.now == s {
+				s.show(m.done.Load(), m.skipped.Load())
+			}
+			m.mu.Unlock()
 		case <-end:
+			m.mu.Lock()
 			s.finish()
+			m.mu.Unlock()
 			return
 		}
 	}
 }
-
-// lines shows a stage as lines of text.
-type lines struct {
-	w     io.Writer
-	stage string
-	total int64
-	begin time.Time
-}
-
-func (l *lines) show(done int64) {
-	rate := cli.FormatSize(int64(float64(done) / time.Since(l.begin).Seconds()))
-	switch {
-	case done == 0:
-		fmt.Fprintf(l.w, "%s\n", l.stage)
-	case l.total <= 0:
-		fmt.Fprintf(l.w, "%s: %s, %s/s\n", l.stage, cli.FormatSize(done), rate)
-	default:
-		percent := min(100, int(float64(done)/float64(l.total)*100))
-		fmt.Fprintf(l.w, "%s: %s of %s (%d%%), %s/s\n", l.stage, cli.FormatSize(done), cli.FormatSize(l.total), percent, rate)
-	}
-}
-
-// finish writes nothing: what comes next says that the stage has ended.
-func (l *lines) finish() {}

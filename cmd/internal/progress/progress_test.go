@@ -2,6 +2,7 @@ package progress
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ func TestLines(t *testing.T) {
 	} {
 		var b bytes.Buffer
 		l := &lines{w: &b, stage: "copying", total: c.total, begin: begin}
-		l.show(c.done)
+		l.show(c.done, 0)
 		if got := b.String(); !strings.HasPrefix(got, c.want) {
 			t.Errorf("%d of %d: %q, want %q", c.done, c.total, got, c.want)
 		}
@@ -32,7 +33,7 @@ func TestLines(t *testing.T) {
 // TestBar draws on what is taken for a terminal, from many goroutines.
 func TestBar(t *testing.T) {
 	var b bytes.Buffer // read after Stop only
-	m := &Meter{w: &b, tty: true}
+	m := newMeter(&b, drawEvery, func(stage string, total int64) shower { return newBar(&b, stage, total) })
 	m.Start("copying", 2000)
 	var wg sync.WaitGroup
 	for range 10 {
@@ -59,7 +60,44 @@ func TestNilMeter(t *testing.T) {
 	var m *Meter
 	m.Start("copying", 1)
 	m.Add(1)
+	m.Skip(1)
+	m.Say("hello")
 	m.Stop()
+}
+
+// TestEvents reads what a program would.
+func TestEvents(t *testing.T) {
+	var b bytes.Buffer // read after Stop only
+	m := NewEvents(&b).Meter("web.qcow2")
+	m.every = time.Millisecond
+	m.Start("sending", 1000)
+	m.Skip(300)
+	m.Add(200)
+	time.Sleep(20 * time.Millisecond)
+	m.Say("the line broke")
+	m.Stop()
+	seen := map[string]bool{}
+	for dec := json.NewDecoder(&b); dec.More(); {
+		var e struct {
+			Event, Job, Stage, Text string
+			Done                    int64   `json:"bytes_done"`
+			Total                   int64   `json:"bytes_total"`
+			Left                    float64 `json:"seconds_left"`
+		}
+		if err := dec.Decode(&e); err != nil {
+			t.Fatal(err)
+		}
+		seen[e.Event] = true
+		if e.Job != "web.qcow2" || e.Event != "message" && (e.Stage != "sending" || e.Total != 1000) || e.Event == "message" && e.Text != "the line broke" {
+			t.Errorf("%+v", e)
+		}
+		if e.Event == "progress" && (e.Done != 500 || e.Left <= 0) {
+			t.Errorf("%+v", e)
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("events: %v", seen)
+	}
 }
 
 func TestNotATerminal(t *testing.T) {

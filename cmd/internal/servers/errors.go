@@ -54,10 +54,13 @@ func noVerification(where, why string) error {
 	return fmt.Errorf("%s: %s: %w", where, why, errors.ErrUnsupported)
 }
 
+// ErrDiffers is what [Differs] wraps.
+var ErrDiffers = errors.New("what arrived differs from what was sent")
+
 // Differs is the error for what arrived otherwise than it was sent.
 func Differs(where string, got []byte, by string, want []byte) error {
 	return &cli.Error{
-		Err:  fmt.Errorf("%s: what arrived differs from what was sent: the checksum is %x (%s), must be %x", where, got, by, want),
+		Err:  fmt.Errorf("%s: %w: the checksum is %x (%s), must be %x", where, ErrDiffers, got, by, want),
 		Hint: "nothing was published; try again, and suspect the server's disk or memory",
 		Code: cli.ExitServer,
 	}

@@ -58,8 +58,10 @@ func openFile(dest string, o Options) (Upload, error) {
 		return nil, err
 	case fi.IsDir():
 		return nil, usage(fmt.Errorf("%s: is a folder", path), "remove it, or give the file another name")
+	case fi.Mode().Type() == fs.ModeDevice:
+		return openDevice(path, o)
 	case !fi.Mode().IsRegular():
-		return nil, usage(fmt.Errorf("%s: not a regular file", path), "DEST is a file, a folder or a URL; devices can't be written to")
+		return nil, usage(fmt.Errorf("%s: neither a regular file nor a block device", path), "DEST is a file, a folder, a block device or a URL")
 	case !o.Force:
 		return nil, exists(path)
 	default:
@@ -123,10 +125,12 @@ func (u *fileUpload) Send(ctx context.Context, src Source, log Log) error {
 	if free, ok := freeSpace(u.Dir()); ok && need > free {
 		return noSpace(u.path, need, free)
 	}
-	f, err := u.Create()
-	if err != nil {
-		return err
+	if u.part == nil {
+		if _, err := u.Create(); err != nil {
+			return err
+		}
 	}
+	f := u.part.File
 	if err := f.Truncate(src.Size()); err != nil {
 		return u.wrap(err)
 	}
@@ -171,26 +175,15 @@ func (u *fileUpload) Close(bool) error {
 	return u.part.close()
 }
 
-// wrap names the target in an error, in place of a file without a name.
-func (u *fileUpload) wrap(err error) error {
+func (u *fileUpload) wrap(err error) error { return wrapPath(u.path, err) }
+
+// wrapPath names the target in an error, in place of a file without a name.
+func wrapPath(path string, err error) error {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err
 	}
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", u.path, err)
-}
-
-// contextReader ends with the context.
-type contextReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(r.ctx); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
+	return fmt.Errorf("%s: %w", path, err)
 }

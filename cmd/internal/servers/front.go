@@ -2,34 +2,34 @@ package servers
 
 import "sync"
 
-// front follows how far chunks have arrived that are begun in order, and end in
+// Front follows how far chunks have arrived that are begun in order, and end in
 // any. Safe for concurrent use.
-type front struct {
-	// advance, which may be nil, is called with the offset before which all has
+type Front struct {
+	// Advance, which may be nil, is called with the offset before which all has
 	// arrived, each time that it grows, by one goroutine at a time.
-	advance func(off int64)
+	Advance func(off int64)
 
 	mu    sync.Mutex
-	begun []*pending // in order
+	begun []*Pending // in order
 }
 
-// pending is a chunk under way.
-type pending struct {
+// Pending is a chunk under way.
+type Pending struct {
 	end     int64
 	arrived bool
 }
 
-// begin says that the next chunk, which ends at offset end, is under way.
-func (f *front) begin(end int64) *pending {
+// Begin says that the next chunk, which ends at offset end, is under way.
+func (f *Front) Begin(end int64) *Pending {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := &pending{end: end}
+	p := &Pending{end: end}
 	f.begun = append(f.begun, p)
 	return p
 }
 
-// arrive says that a chunk has arrived.
-func (f *front) arrive(p *pending) {
+// Arrive says that a chunk has arrived.
+func (f *Front) Arrive(p *Pending) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p.arrived = true
@@ -42,7 +42,7 @@ func (f *front) arrive(p *pending) {
 	}
 	off := f.begun[n-1].end
 	f.begun = f.begun[n:]
-	if f.advance != nil {
-		f.advance(off)
+	if f.Advance != nil {
+		f.Advance(off)
 	}
 }

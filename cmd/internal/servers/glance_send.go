@@ -197,11 +197,11 @@ func (s *glanceSender) checkImage() error {
 		return nil
 	case i.VirtualSize == nil || *i.VirtualSize == 0 && s.file.VirtualSize != 0:
 		return &cli.Error{
-			Err:  fmt.Errorf("Glance did not recognise the image as %s", s.file.Format),
+			Err:  fmt.Errorf("the image is not recognised by Glance as %s", s.file.Format),
 			Hint: "--format qcow2 or raw is what every cloud takes", Code: cli.ExitServer,
 		}
 	case s.file.VirtualSize != 0 && *i.VirtualSize != s.file.VirtualSize:
-		return lasting{fmt.Errorf("Glance takes the disk for one of %d bytes, it has %d", *i.VirtualSize, s.file.VirtualSize)}
+		return lasting{fmt.Errorf("the disk is for Glance one of %d bytes, it has %d", *i.VirtualSize, s.file.VirtualSize)}
 	}
 	return nil
 }

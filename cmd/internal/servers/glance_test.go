@@ -134,7 +134,7 @@ func TestGlanceFaults(t *testing.T) {
 		"store full":                {failing("PUT .*/file", 413), "raw", cli.ExitNoSpace, "The store is unwell"},
 		"forbidden":                 {failing("POST images$", 403), "raw", cli.ExitServer, "The store is unwell"},
 		"forbidden to rename":       {failing("PATCH", 403), "raw", cli.ExitServer, "rename the image"},
-		"not recognised":            {changing("virtual_size", nil), "qcow2", cli.ExitServer, "did not recognise"},
+		"not recognised":            {changing("virtual_size", nil), "qcow2", cli.ExitServer, "not recognised"},
 		"of another virtual size":   {changing("virtual_size", 12), "qcow2", cli.ExitServer, "12 bytes"},
 		"of another size":           {changing("size", 12), "raw", cli.ExitServer, "another size"},
 		"of another checksum":       {changing("os_hash_value", "00ff"), "raw", cli.ExitServer, "00ff"},

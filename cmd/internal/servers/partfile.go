@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +52,12 @@ const nameMax = 255
 func hiddenName(name string) string {
 	suffix := ".part-" + rand.Text()[:10]
 	return "." + name[:min(len(name), nameMax-1-len(suffix))] + suffix
+}
+
+// isHiddenName says whether name may be one that hiddenName has returned: what
+// bears it can be removed.
+func isHiddenName(name string) bool {
+	return strings.HasPrefix(name, ".") && strings.Contains(name, ".part-") && !strings.ContainsAny(name, "/\x00")
 }
 
 // publish gives the file the mode of a new file and the name target, and makes

@@ -37,6 +37,26 @@ func newRetrier(o Options) *retrier {
 	return &retrier{most: max(most, 0)}
 }
 
+// Retrier is for who reads a [Download] in parts. Used by one goroutine.
+type Retrier struct{ r *retrier }
+
+// NewRetrier returns a retrier with [Options.Retries], which tells by say that
+// something is tried again.
+func NewRetrier(retries int, say func(format string, args ...any)) *Retrier {
+	r := newRetrier(Options{Retries: retries})
+	r.say = say
+	return &Retrier{r}
+}
+
+// Progress says that something has come: what fails now is a new failure.
+func (r *Retrier) Progress() { r.r.progress() }
+
+// Wait returns nil when what failed with err is to be tried again, after the
+// time until then; else the error to give up with.
+func (r *Retrier) Wait(ctx context.Context, what string, err error) error {
+	return r.r.wait(ctx, what, err)
+}
+
 // progress says that something went well: what fails now is a new failure.
 func (r *retrier) progress() { r.row.Store(0) }
 

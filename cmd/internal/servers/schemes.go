@@ -1,8 +1,10 @@
 package servers
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 )
 
@@ -24,6 +26,35 @@ func LocalPath(dest string) (path string, ok bool) {
 	}
 	path, err := filePath(dest)
 	return path, err == nil
+}
+
+// IsFolder says whether dest can take several files: an existing folder of this
+// machine, or a path or URL that ends with a slash.
+func IsFolder(dest string) bool {
+	if strings.HasSuffix(dest, "/") {
+		return true
+	}
+	path, isLocal := LocalPath(dest)
+	if !isLocal {
+		return false
+	}
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
+}
+
+// DefaultFormat returns the format of a target for dest when the user names
+// none; named is that of the extension of dest, which may be empty.
+func DefaultFormat(dest, named string) string {
+	name, _ := schemeOf(dest)
+	for _, s := range schemes() {
+		if s.name == name && s.disk {
+			return "raw"
+		}
+		if s.name == name {
+			return cmp.Or(named, s.format, "raw")
+		}
+	}
+	return cmp.Or(named, "raw")
 }
 
 // schemeOf returns the scheme of a URL. A path that has "://" in it is one when

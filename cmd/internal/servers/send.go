@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -30,16 +31,16 @@ type chunk struct{ off, length int64 }
 func (s sender) send(ctx context.Context, src Source) error {
 	type begun struct {
 		chunk
-		*pending
+		*Pending
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	chunks := make(chan begun)
-	f := &front{advance: s.arrived}
+	f := &Front{Advance: s.arrived}
 	group.Go(func() error {
 		defer close(chunks)
 		return eachChunk(src, s.from, s.chunk, func(c chunk) error {
 			select {
-			case chunks <- begun{c, f.begin(c.off + c.length)}:
+			case chunks <- begun{c, f.Begin(c.off + c.length)}:
 				return nil
 			case <-ctx.Done():
 				return context.Cause(ctx)
@@ -53,7 +54,7 @@ func (s sender) send(ctx context.Context, src Source) error {
 				if err := s.sendChunk(src, buf[:c.length], c.off); err != nil {
 					return err
 				}
-				f.arrive(c.pending)
+				f.Arrive(c.Pending)
 			}
 			return nil
 		})
@@ -111,16 +112,30 @@ func eachRun(src Source, from int64, f func(start, end int64) error) error {
 }
 
 // dataBefore returns how many bytes of src before off are not holes.
-func dataBefore(src Source, off int64) (sum int64, err error) {
-	for at := int64(0); at < off; {
+func dataBefore(src Source, off int64) (int64, error) { return dataBetween(src, 0, off) }
+
+// dataBetween returns how many bytes of src in [from, to) are not holes.
+func dataBetween(src Source, from, to int64) (sum int64, err error) {
+	for at := from; at < to; {
 		start, end, err := src.NextData(at)
 		if err != nil {
-			return 0, err
+			return 0, lasting{err}
 		}
-		sum += max(0, min(end, off)-start)
+		sum += max(0, min(end, to)-start)
 		at = end
 	}
 	return sum, nil
+}
+
+// countingLog counts what is sent, too.
+type countingLog struct {
+	Log
+	sent atomic.Int64
+}
+
+func (l *countingLog) Sent(n int64) {
+	l.sent.Add(n)
+	l.Log.Sent(n)
 }
 
 // dataSize returns how many bytes of src are not holes.

@@ -111,10 +111,14 @@ type File struct {
 	// Format and Subformat are those of the target, as convert names them:
 	// "vmdk", "streamOptimized". An empty Subformat is the default one.
 	Format, Subformat string
-	// Size of the file, and Data, what of it is not holes, in bytes.
+	// Size of the file, and Data, what of it is not holes, in bytes; 0: not
+	// known yet.
 	Size, Data int64
 	// VirtualSize is that of the guest's disk in bytes.
 	VirtualSize int64
+	// ReadFromEnd: readers look for a footer at the end of what they open, so
+	// that the file can't be on a larger device.
+	ReadFromEnd bool
 }
 
 // Checker is an Upload that knows before any byte is sent whether the server
@@ -227,17 +231,32 @@ type scheme struct {
 	open func(ctx context.Context, dest string, o Options) (Upload, error)
 	// source is nil where nothing can be fetched.
 	source func(ctx context.Context, src string, o Options) (Download, error)
+	// format of the target where DEST names none by an extension; empty: any.
+	format string
+	// disk: DEST is a disk, whose name says nothing of a format.
+	disk bool
 }
 
 // schemes returns all, in the order in which they are told.
 func schemes() []scheme {
 	return []scheme{
-		{"file", openFileURL, nil},
-		{"sftp", openSFTP, nil},
-		{"glance", openGlance, openGlanceSource},
-		{"glance+import", openGlance, nil},
-		{"oci", openOCI, openOCISource},
-		{"oci+http", openOCI, openOCISource},
+		{name: "file", open: openFileURL},
+		{name: "sftp", open: openSFTP, source: openSFTPSource},
+		{name: "rsync", open: openRsync, source: openRsyncSource},
+		{name: rsyncOverSSH, open: openRsync, source: openRsyncSource},
+		{name: "http", open: openHTTP, source: openHTTPSource},
+		{name: "https", open: openHTTP, source: openHTTPSource},
+		{name: "dav", open: openHTTP, source: openHTTPSource},
+		{name: "davs", open: openHTTP, source: openHTTPSource},
+		{name: "s3", open: openS3, source: openS3Source},
+		{name: "oci", open: openOCI, source: openOCISource, format: "qcow2"},
+		{name: "oci+http", open: openOCI, source: openOCISource, format: "qcow2"},
+		{name: "glance", open: openGlance, source: openGlanceSource, format: "qcow2"},
+		{name: "glance+import", open: openGlance, format: "qcow2"},
+		{name: "nbd", open: openNBDUpload, source: openNBDDownload, disk: true},
+		{name: "nbds", open: openNBDUpload, source: openNBDDownload, disk: true},
+		{name: "nbd+unix", open: openNBDUpload, source: openNBDDownload, disk: true},
+		{name: "nbds+unix", open: openNBDUpload, source: openNBDDownload, disk: true},
 	}
 }
 

@@ -23,7 +23,7 @@ func TestParseSFTP(t *testing.T) {
 		{"sftp://host/a/", "", "host", "", "/a/"},
 	} {
 		target, path, err := parseSFTP(c.dest)
-		if want := (sshTarget{user: c.user, host: c.host, port: c.port}); err != nil || target != want || path != c.path {
+		if err != nil || target.user != c.user || target.host != c.host || target.port != c.port || path != c.path {
 			t.Errorf("%s: %+v, %s, %v", c.dest, target, path, err)
 		}
 	}

@@ -1,15 +1,12 @@
 package servers
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
-	"path"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -19,10 +16,14 @@ type sshTarget struct {
 	command    string // a shell's command line that starts ssh
 	user, port string // empty: what ssh's configuration says
 	host       string
+	timeouts   []string // options that end a silent connection
 }
 
 // sshGrace is how long ssh may take to end when it is asked to.
 const sshGrace = 2 * time.Second
+
+// sshNoPrompt is ssh's option for a connection that must not ask anything.
+const sshNoPrompt = "-oBatchMode=yes"
 
 // String is a command line that people can try.
 func (t sshTarget) String() string {
@@ -36,18 +37,15 @@ func (t sshTarget) String() string {
 	return line + " " + t.host
 }
 
-// start returns a command that runs ssh with options before the host and with
-// args after it. Its error output goes to the returned tail.
+// line returns the arguments of /bin/sh that run ssh, up to the host and what
+// follows it.
 //
 // ssh ignores the terminal's interrupt: Ctrl-C reaches all processes in front,
 // and this one still needs the connection to remove what it sent. A prompt for
 // a password can be interrupted all the same.
-func (t sshTarget) start(ctx context.Context, options []string, args ...string) (*exec.Cmd, *tail) {
+func (t sshTarget) line(options ...string) []string {
 	line := []string{"-c", `trap "" INT; exec ` + t.command + ` "$@"`, "sh"}
-	if program, _, _ := strings.Cut(t.command, " "); path.Base(program) == "ssh" {
-		// A silent server is an error after a minute, not a hang.
-		line = append(line, "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
-	}
+	line = append(line, t.timeouts...)
 	line = append(line, options...)
 	if t.port != "" {
 		line = append(line, "-p", t.port)
@@ -55,7 +53,13 @@ func (t sshTarget) start(ctx context.Context, options []string, args ...string) 
 	if t.user != "" {
 		line = append(line, "-l", t.user)
 	}
-	line = append(line, "--", t.host)
+	return line
+}
+
+// start returns a command that runs ssh with options before the host and with
+// args after it. Its error output goes to the returned tail.
+func (t sshTarget) start(ctx context.Context, options []string, args ...string) (*exec.Cmd, *tail) {
+	line := append(t.line(options...), "--", t.host)
 	cmd := exec.CommandContext(ctx, "/bin/sh", append(line, args...)...)
 	// Not a kill: ssh restores a terminal on which it was reading a password.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -74,9 +78,10 @@ type sshProcess struct {
 	ended chan struct{} // closed when it has ended
 }
 
-// subsystem starts ssh with a subsystem of the server; it is killed with ctx.
-func (t sshTarget) subsystem(ctx context.Context, name string) (*sshProcess, error) {
-	cmd, errs := t.start(ctx, []string{"-s"}, name)
+// subsystem starts ssh with options for a subsystem of the server; it is killed
+// with ctx.
+func (t sshTarget) subsystem(ctx context.Context, name string, options ...string) (*sshProcess, error) {
+	cmd, errs := t.start(ctx, append(options, "-s"), name)
 	in, stdin, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -113,6 +118,16 @@ func (p *sshProcess) close() {
 	p.out.Close()
 }
 
+// hasEnded says whether ssh has ended, and the connection with it.
+func (p *sshProcess) hasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // lastWords returns what ssh said when the connection broke; empty when it has
 // said nothing within a moment.
 func (p *sshProcess) lastWords() string {
@@ -126,47 +141,45 @@ func (p *sshProcess) lastWords() string {
 // run runs a command in the account's shell and returns its output. It never
 // prompts.
 func (t sshTarget) run(ctx context.Context, command string) ([]byte, error) {
-	cmd, errs := t.start(ctx, []string{"-o", "BatchMode=yes"}, command)
+	cmd, errs := t.start(ctx, []string{sshNoPrompt}, command)
 	out, err := cmd.Output()
-	if err != nil {
-		if text := errs.String(); text != "" {
-			err = errors.New(text)
-		}
-		return nil, err
+	if err == nil {
+		return out, nil
 	}
-	return out, nil
+	lost := sshLost(err)
+	if text := errs.String(); text != "" {
+		lost = lost && !sshRefused(text)
+		err = errors.New(text)
+	}
+	if lost {
+		err = passing{err}
+	}
+	return nil, err
+}
+
+// sshLost says whether ssh itself failed, and not the command that it ran
+// (ssh(1), EXIT STATUS).
+func sshLost(err error) bool {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	return ok && exit.ExitCode() == 255
+}
+
+// sshRefused says whether ssh's words are about something that does not pass.
+func sshRefused(words string) bool {
+	for _, text := range []string{
+		"Permission denied", "Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED",
+		"Too many authentication failures", "Bad configuration option", "subsystem request failed", ": not found",
+	} {
+		if strings.Contains(words, text) {
+			return true
+		}
+	}
+	return false
 }
 
 // shellQuote quotes text as one word of a POSIX shell.
 func shellQuote(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-}
-
-// tailBytes is more than the messages of ssh about one connection take.
-const tailBytes = 4096
-
-// tail keeps the end of what is written to it. Safe for concurrent use.
-type tail struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.b = append(t.b, p...)
-	t.b = t.b[max(0, len(t.b)-tailBytes):]
-	return len(p), nil
-}
-
-// String returns the last lines that were written, as one.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	const most = 3 // lines; a login banner would bury the reason
-	lines := bytes.FieldsFunc(t.b, func(r rune) bool { return r == '\n' || r == '\r' })
-	lines = lines[max(0, len(lines)-most):]
-	return string(bytes.Join(lines, []byte("; ")))
 }
 
 // sshCommand returns the command line that starts ssh: that of the options,

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"github.com/spf13/pflag"
+
+	"flatimg/cmd/internal/servers"
+)
+
+// serverOptions are the values of the flags that say how a server is reached.
+type serverOptions struct {
+	servers.Options
+	bwlimit sizeFlag
+}
+
+// serverFlags adds those flags, for the verbs that send or fetch.
+func serverFlags(flags *pflag.FlagSet) *serverOptions {
+	o := &serverOptions{}
+	flags.IntVar(&o.Connections, "connections", 0, "use at most `N` connections, or requests at a time; default: what suits the protocol")
+	flags.IntVar(&o.Retries, "retries", 5, "try again up to `N` times in a row what may pass: a broken line, a busy server")
+	flags.Var(&o.bwlimit, "bwlimit", "transfer at most this `SIZE` a second")
+	flags.StringVar(&o.User, "user", "", "`NAME` to log in with; default: that in the URL, else what the protocol's own configuration says")
+	flags.StringVar(&o.PasswordFile, "password-file", "", "`FILE` whose first line is the password; default: $FLATIMG_PASSWORD")
+	flags.StringVar(&o.CACert, "cacert", "", "trust the PEM certificates in `FILE` in place of the system's")
+	flags.StringVar(&o.SSH, "ssh-command", "", "`COMMAND` that starts ssh, with options; default: $FLATIMG_SSH, else ssh")
+	return o
+}
+
+// servers returns the options for the package.
+func (o *serverOptions) servers() servers.Options {
+	if o.Retries == 0 {
+		o.Retries = -1
+	}
+	return o.Options
+}

@@ -1,0 +1,327 @@
+package area
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"flatimg/cmd/internal/cli"
+	"flatimg/cmd/internal/progress"
+	"flatimg/cmd/internal/servers"
+	"flatimg/convert"
+	"flatimg/layers"
+	"flatimg/layers/volume"
+)
+
+// ImportOptions say what is imported and where to.
+type ImportOptions struct {
+	// Source is a path or a URL.
+	Source string
+	// Image is the path of the image that is made; in a folder it gets the name
+	// that it has at the source.
+	Image string
+	// Format of the image with its options. Default: what the extension of
+	// Image names; where that is the source's own, or none, the file stays as
+	// it is.
+	Format string
+	// Onto is the path of an image on which the new one is put: an overlay of
+	// what differs from it. Empty: the new one stands for itself.
+	Onto string
+	// Open says how the source's image is opened.
+	Open layers.Options
+	// SHA256 is what the file must have; nil: any.
+	SHA256 []byte
+	// Force replaces an existing image.
+	Force bool
+	// Area is the directory into which the file is fetched.
+	Area string
+	// Resume refuses to begin anew.
+	Resume bool
+	// Server says how the server is reached.
+	Server servers.Options
+	// BandwidthLimit in bytes a second; 0: none.
+	BandwidthLimit int64
+	// Meter shows the progress; nil: nobody is interested.
+	Meter *progress.Meter
+}
+
+// Import brings an image here. After an error nothing new is at its place, but
+// perhaps what a later import of the same goes on with.
+func Import(ctx context.Context, o ImportOptions) (_ *Report, err error) {
+	begin := time.Now()
+	defer o.Meter.Stop()
+	im := &importer{ImportOptions: o, report: &Report{Import: true}, areaDir: Directory(o.Area)}
+	if err := im.checkTarget(); err != nil {
+		return nil, err
+	}
+	if local, ok := servers.LocalPath(o.Source); ok {
+		if o.Resume {
+			return nil, cli.Usagef("%s: what is local is not fetched, there is nothing to resume", o.Source)
+		}
+		err = im.fromFile(ctx, local)
+	} else {
+		err = im.fromServer(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	im.report.Took = time.Since(begin)
+	return im.report, nil
+}
+
+// importer is one run of Import.
+type importer struct {
+	ImportOptions
+	report  *Report
+	areaDir string
+	job     *job
+}
+
+// checkTarget fails early when the image can't be made.
+func (im *importer) checkTarget() error {
+	if servers.IsURL(im.Image) {
+		return &cli.Error{
+			Err:  fmt.Errorf("%s: an import makes a local image", im.Image),
+			Hint: "flatimg export sends to a server",
+			Code: cli.ExitUsage,
+		}
+	}
+	if im.Format != "" {
+		if _, err := convert.ParseSpec(im.Format); err != nil {
+			return err
+		}
+	}
+	if servers.IsFolder(im.Image) {
+		return nil // its name is known later
+	}
+	up, err := im.target("")
+	if err != nil {
+		return err
+	}
+	return up.Close(false)
+}
+
+// target opens the place of the image; name is for a folder.
+func (im *importer) target(name string) (servers.Upload, error) {
+	return servers.Open(context.Background(), im.Image, servers.Options{Name: name, Force: im.Force})
+}
+
+// fromFile makes the image of a file of this machine.
+func (im *importer) fromFile(ctx context.Context, path string) error {
+	f, err := volume.OpenFile(path)
+	if err != nil {
+		return &cli.Error{Err: err, Code: cli.ExitSource}
+	}
+	defer f.Close()
+	src := &source{File: f.OSFile(), size: f.Size()}
+	if im.SHA256 != nil {
+		im.Meter.Start("verifying", 0)
+		sum, err := hashFile(ctx, src)
+		if err != nil {
+			return err
+		}
+		if err := im.checkAsked(sum); err != nil {
+			return err
+		}
+		im.report.VerifiedBy = "--sha256"
+	}
+	return im.make(ctx, src, path, filepath.Base(path))
+}
+
+// fromServer fetches the file into the area and makes the image of it.
+func (im *importer) fromServer(ctx context.Context) (err error) {
+	if err := checkDirectory(im.areaDir); err != nil {
+		return err
+	}
+	from, err := servers.OpenSource(ctx, im.Source, im.Server)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	if err := im.findJob(from); err != nil {
+		return err
+	}
+	defer func() { err = im.end(err) }()
+	src, err := im.fetch(ctx, from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return im.make(ctx, src, from.String(), fileName(from))
+}
+
+// request is what this import is to do. How the image is made afterwards does
+// not matter for what is fetched.
+func (im *importer) request() (Request, error) {
+	image, err := filepath.Abs(im.Image)
+	return Request{Import: true, Image: image, URL: im.Source}, err
+}
+
+// findJob takes up an earlier import of the same file, or makes a job.
+func (im *importer) findJob(from servers.Download) error {
+	request, err := im.request()
+	if err != nil {
+		return err
+	}
+	j, err := findJob(im.areaDir, request)
+	if err != nil {
+		return err
+	}
+	state := from.Version()
+	if j != nil && j.resumable() && state != "" && j.record.Fingerprint == state && j.file(mainFile).Size == from.Size() {
+		im.job = j
+		return nil
+	}
+	if im.Resume {
+		return errors.Join(&cli.Error{
+			Err:  fmt.Errorf("%s: in area %s is no unfinished import of it, or it has changed since, or its server can't tell", im.Source, im.areaDir),
+			Hint: "without --resume the import begins anew",
+			Code: cli.ExitRefused,
+		}, closeJob(j))
+	}
+	if j != nil {
+		if j.resumable() {
+			im.Meter.Say(fmt.Sprintf("%s has changed since an import of it was interrupted: it begins anew", from))
+		}
+		if err := j.remove(); err != nil {
+			return err
+		}
+	}
+	o := im.Server
+	im.job, err = newJob(im.areaDir, request, state, access{SSH: o.SSH, CACert: absolute(o.CACert), User: o.User, PasswordFile: absolute(o.PasswordFile)})
+	if err != nil {
+		return fillError("area "+im.areaDir, err, "--area DIR chooses another area")
+	}
+	return nil
+}
+
+// end closes the job: it is kept when a later run can go on with it.
+func (im *importer) end(err error) error {
+	if err == nil || !im.job.resumable() || im.job.record.Fingerprint == "" || errors.Is(err, servers.ErrDiffers) {
+		return errors.Join(err, im.job.remove())
+	}
+	im.job.flush()
+	im.Meter.Say(fmt.Sprintf("what was fetched is kept: the same command goes on with it, flatimg jobs --remove %s gives it up", im.job.id()))
+	return errors.Join(err, im.job.close())
+}
+
+// fetchedName is the name of the fetched file in the job's folder.
+const fetchedName = "fetched"
+
+// fetch fetches the file and verifies it.
+func (im *importer) fetch(ctx context.Context, from servers.Download) (_ *source, err error) {
+	f, err := os.OpenFile(im.job.path(fetchedName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	data, err := im.dataOf(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	if err := im.job.update(mainFile, true, func(r *fileRecord) {
+		r.Name, r.URL, r.Size, r.Data = fetchedName, from.String(), from.Size(), max(data, 0)
+	}); err != nil {
+		return nil, err
+	}
+	job := fetch{
+		from: from, file: f, job: im.job, meter: im.Meter, limiter: newLimiter(im.BandwidthLimit), retries: im.Server.Retries,
+		lanes: lanes(from.Lanes(), im.Server.Connections), size: from.Size(), data: max(data, 0),
+		whole: im.SHA256 != nil || from.Size()-data <= maxHoles,
+	}
+	var sum []byte
+	if whole, ok := from.(servers.Fetcher); ok {
+		sum, err = job.fetchWhole(ctx, whole)
+	} else {
+		sum, err = job.run(ctx)
+	}
+	im.report.Sent, im.report.Resumed = job.received.Load(), job.resumed
+	if err != nil {
+		return nil, fillError("area "+im.areaDir, err, "--area DIR chooses another area")
+	}
+	size, err := f.Seek(0, 2)
+	if err != nil {
+		return nil, err
+	}
+	src := &source{File: f, size: size}
+	if err := im.checkAsked(sum); err != nil {
+		return nil, err
+	}
+	if im.report.VerifiedBy, err = job.checkSum(ctx, sum, size); err != nil {
+		return nil, err
+	}
+	if im.SHA256 != nil {
+		im.report.VerifiedBy = "--sha256"
+	}
+	im.report.SHA256 = sum
+	return src, nil
+}
+
+func lanes(useful, most int) int {
+	if most > 0 {
+		useful = min(useful, most)
+	}
+	return max(useful, 1)
+}
+
+// dataOf returns how many bytes will come; -1: nobody knows. It fails when there
+// is no room for them.
+func (im *importer) dataOf(ctx context.Context, from servers.Download) (int64, error) {
+	data := from.Size()
+	if s, ok := from.(servers.Sparse); ok && data >= 0 {
+		data = 0
+		for off := int64(0); off < from.Size(); {
+			start, end, err := s.NextData(ctx, off)
+			if err != nil {
+				return 0, err
+			}
+			data += end - start
+			off = end
+		}
+	}
+	if data >= 0 {
+		need := data - im.job.file(mainFile).Fetched
+		if free, ok := freeSpace(im.areaDir); ok && need > free {
+			return 0, &cli.Error{
+				Err:  fmt.Errorf("area %s: %w: %s needed, %s free", im.areaDir, unix.ENOSPC, cli.FormatSize(need), cli.FormatSize(free)),
+				Hint: "--area DIR chooses another area",
+				Code: cli.ExitNoSpace,
+			}
+		}
+	}
+	return data, nil
+}
+
+func freeSpace(dir string) (int64, bool) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, false
+	}
+	return int64(st.Bavail) * st.Bsize, true
+}
+
+// checkAsked compares a checksum with the one that was asked for.
+func (im *importer) checkAsked(sum []byte) error {
+	if im.SHA256 == nil {
+		return nil
+	}
+	if got, want := hex.EncodeToString(sum), hex.EncodeToString(im.SHA256); got != want {
+		return &cli.Error{
+			Err:  fmt.Errorf("%s: %w: its SHA-256 is %s, must be %s", im.Source, servers.ErrDiffers, cmp.Or(got, "not known"), want),
+			Hint: "the file is another one, or --sha256 is wrong",
+			Code: cli.ExitServer,
+		}
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package area
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"flatimg/cmd/internal/cli"
+	"flatimg/cmd/internal/servers"
+	"flatimg/layers"
+	"flatimg/layers/volume"
+)
+
+// request is what this export is to do.
+func (e *export) request() (Request, error) {
+	image, err := filepath.Abs(e.Image)
+	return Request{
+		Image: image, URL: e.Dest, Snapshot: e.Open.Snapshot, Since: e.Since, Format: e.spec.String(),
+		VirtualSize: e.VirtualSize, DropZeros: e.DropZeros,
+	}, err
+}
+
+// findJob takes up an earlier export of the same, of the same state of the
+// image. One of another state can't be gone on with: what was sent would be
+// mixed with what is now.
+func (e *export) findJob(ctx context.Context) error {
+	if _, isLocal := servers.LocalPath(e.Dest); isLocal {
+		if e.Resume {
+			return cli.Usagef("%s: a local export is one copy, there is nothing to resume", e.Dest)
+		}
+		return nil
+	}
+	request, err := e.request()
+	if err != nil {
+		return err
+	}
+	j, err := findJob(e.areaDir, request)
+	if err != nil {
+		return err
+	}
+	if j == nil || !j.resumable() && j.file(mainFile).Made == 0 {
+		if e.Resume {
+			return errors.Join(&cli.Error{
+				Err:  fmt.Errorf("%s: in area %s is no unfinished export of %s to it", e.Dest, e.areaDir, e.Image),
+				Hint: "flatimg jobs lists what there is; without --resume the export begins anew",
+				Code: cli.ExitRefused,
+			}, closeJob(j))
+		}
+		if j != nil {
+			j.remove()
+		}
+		return nil
+	}
+	fingerprint, err := stateOf(e.image)
+	if err != nil {
+		return errors.Join(err, j.close())
+	}
+	if j.record.Fingerprint == fingerprint {
+		e.job = j
+		return nil
+	}
+	if e.Resume {
+		return errors.Join(&cli.Error{
+			Err:  fmt.Errorf("%s: it has changed since the export began at %s: what was sent must not be mixed with what it is now", e.Image, j.record.Begun.Format("2006-01-02 15:04:05")),
+			Hint: "without --resume the export begins anew",
+			Code: cli.ExitRefused,
+		}, j.close())
+	}
+	e.Meter.Say(fmt.Sprintf("%s has changed since an export of it was interrupted: it begins anew", e.Image))
+	if err := j.discard(ctx); err != nil {
+		e.Meter.Say(err.Error())
+	}
+	return nil
+}
+
+func closeJob(j *job) error {
+	if j == nil {
+		return nil
+	}
+	return j.close()
+}
+
+// needJob makes a job unless there is one.
+func (e *export) needJob() error {
+	if e.job != nil {
+		return nil
+	}
+	request, err := e.request()
+	if err != nil {
+		return err
+	}
+	fingerprint, err := stateOf(e.image)
+	if err != nil {
+		return err
+	}
+	a := access{SSH: e.Server.SSH, CACert: absolute(e.Server.CACert), User: e.Server.User, PasswordFile: absolute(e.Server.PasswordFile)}
+	e.job, err = newJob(e.areaDir, request, fingerprint, a)
+	if err != nil {
+		return fillError("area "+e.areaDir, err, "--area DIR chooses another area")
+	}
+	return nil
+}
+
+func absolute(path string) string {
+	if path == "" {
+		return ""
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// end closes all uploads, and the job: it is kept when a later run can go on
+// with it, and removed otherwise.
+func (e *export) end(err error) error {
+	keep := err != nil && e.job != nil && e.job.resumable() && !isFinal(err)
+	for _, up := range e.uploads {
+		closeErr := up.Close(keep)
+		if err == nil && closeErr != nil {
+			e.Meter.Say(closeErr.Error()) // something is left over beside what is right
+			continue
+		}
+		err = errors.Join(err, closeErr)
+	}
+	switch {
+	case e.job == nil:
+	case keep:
+		e.job.flush()
+		e.Meter.Say(fmt.Sprintf("what was sent is kept: the same command goes on with it, flatimg jobs --remove %s gives it up", e.job.id()))
+		err = errors.Join(err, e.job.close())
+	case e.report.Kept != "":
+		err = errors.Join(err, e.job.leave())
+	default:
+		err = errors.Join(err, e.job.remove())
+	}
+	return err
+}
+
+// isFinal says whether a later run would fail with the same error, so that
+// nothing is kept for it.
+func isFinal(err error) bool {
+	e, ok := errors.AsType[*cli.Error](err)
+	return ok && (e.Code == cli.ExitExists || e.Code == cli.ExitUsage) || errors.Is(err, servers.ErrDiffers) || errors.Is(err, layers.ErrSource)
+}
+
+// leave leaves the files of a finished job, and forgets the job.
+func (j *job) leave() error {
+	return errors.Join(os.Remove(filepath.Join(j.dir, recordName)), j.close())
+}
+
+// stateOf names the state of an image, so that the same name promises the same
+// bytes: besides what the image's own fingerprint has, the inode and the time of
+// the last change of each file, which a write can't hide, and the program. Not
+// the device's number, which a reboot may change. What was written to a block
+// device nobody knows: it has another state each time.
+func stateOf(im *layers.Image) (string, error) {
+	h := sha256.New()
+	own := im.Fingerprint()
+	h.Write(own[:])
+	if err := chainFiles(im, func(file *volume.File) error {
+		var st syscall.Stat_t
+		if err := syscall.Fstat(file.Fd(), &st); err != nil {
+			return &os.PathError{Op: "stat", Path: file.Path(), Err: err}
+		}
+		fmt.Fprintf(h, "%d %d %d.%d\n", st.Ino, st.Size, st.Ctim.Sec, st.Ctim.Nsec)
+		if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+			h.Write([]byte(rand.Text()))
+		}
+		return nil
+	}); err != nil {
+		return "", err
+	}
+	if program, err := os.Stat("/proc/self/exe"); err == nil {
+		fmt.Fprintf(h, "%d %d\n", program.Size(), program.ModTime().UnixNano())
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

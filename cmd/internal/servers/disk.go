@@ -1,0 +1,26 @@
+package servers
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// checkDisk is the check of a file for a disk of size bytes at where, which may
+// be larger.
+func checkDisk(where string, size int64, f File) error {
+	if f.Size > size {
+		return noSpace(where, f.Size, size)
+	}
+	if f.Size > 0 && f.Size < size && f.ReadFromEnd {
+		return usage(fmt.Errorf("%s: a file of format %s must end where the disk does, which is larger", where, f.Format), "raw and qcow2 can be on a larger disk")
+	}
+	return nil
+}
+
+// unmarshalState reads what [Log.Keep] was given by an earlier run.
+func unmarshalState(b json.RawMessage, state any) error {
+	if err := json.Unmarshal(b, state); err != nil {
+		return fmt.Errorf("the record of an earlier run is damaged: %w", err)
+	}
+	return nil
+}

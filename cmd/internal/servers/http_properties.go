@@ -1,0 +1,62 @@
+package servers
+
+import (
+	"context"
+	"encoding/xml"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// davProperties are what a WebDAV server tells of a file or a folder.
+type davProperties struct {
+	// collection: it is a folder (RFC 4918, section 15.9).
+	collection bool
+	// free bytes that the account may still store there (RFC 4331, section 3);
+	// -1: not told, or no limit.
+	free int64
+}
+
+// properties asks for them; false: this is no WebDAV server.
+func (c *webClient) properties(ctx context.Context, a webAddress) (davProperties, bool) {
+	const question = `<?xml version="1.0" encoding="utf-8"?>` +
+		`<propfind xmlns="DAV:"><prop><resourcetype/><quota-available-bytes/></prop></propfind>`
+	resp, err := c.send(ctx, webRequest{
+		method: "PROPFIND", to: a, also: []int{http.StatusMultiStatus},
+		header: map[string]string{"Depth": "0", "Content-Type": "application/xml"},
+		body:   func() io.ReadCloser { return io.NopCloser(strings.NewReader(question)) },
+		length: int64(len(question)),
+	})
+	if err != nil {
+		return davProperties{}, false
+	}
+	defer resp.Body.Close()
+	return parseProperties(io.LimitReader(resp.Body, 1<<20)), resp.StatusCode == http.StatusMultiStatus
+}
+
+// parseProperties finds them in an answer; what is not understood is not told.
+func parseProperties(r io.Reader) davProperties {
+	p := davProperties{free: -1}
+	d := xml.NewDecoder(r)
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return p
+		}
+		start, ok := token.(xml.StartElement)
+		switch {
+		case !ok || start.Name.Space != "DAV:":
+		case start.Name.Local == "collection":
+			p.collection = true
+		case start.Name.Local == "quota-available-bytes":
+			var text string
+			if err := d.DecodeElement(&text, &start); err != nil {
+				return p
+			}
+			// Nextcloud's negative ones say that there is no limit.
+			if free, ok := parseOffset(strings.TrimSpace(text)); ok {
+				p.free = free
+			}
+		}
+	}
+}

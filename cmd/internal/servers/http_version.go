@@ -1,0 +1,74 @@
+package servers
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// vagueTime is how old a file must be for its tag and date to tell its states
+// from each other. Those of nginx, and Apache's dates, are made of whole
+// seconds: what is replaced within one may look the same.
+const vagueTime = time.Minute
+
+// webAnswer is what an answer to GET says of the file.
+type webAnswer struct {
+	start  int64 // offset of its first byte
+	size   int64 // of the file in bytes; -1: not told
+	ranges bool  // it is a part, as it was asked for
+	tag    string
+	date   string // Last-Modified
+	now    time.Time
+}
+
+// readAnswer reads the header of an answer of status 200, 206 or 416.
+func readAnswer(resp *http.Response) (webAnswer, error) {
+	h := resp.Header
+	a := webAnswer{size: resp.ContentLength, tag: strongTag(h), date: h.Get("Last-Modified")}
+	if packed := h.Get("Content-Encoding"); packed != "" && !strings.EqualFold(packed, "identity") {
+		return a, lasting{fmt.Errorf("the server sends the file packed (Content-Encoding: %.40q)", packed)}
+	}
+	var err error
+	if a.now, err = http.ParseTime(h.Get("Date")); err != nil {
+		a.now = time.Now()
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusPartialContent:
+		a.ranges = true
+		if a.start, _, a.size, err = parseContentRange(h.Get("Content-Range")); err != nil {
+			return a, lasting{err}
+		}
+	case http.StatusRequestedRangeNotSatisfiable:
+		// There is no first byte.
+		if strings.TrimSpace(h.Get("Content-Range")) != "bytes */0" {
+			return a, lasting{&httpError{resp.StatusCode, ""}}
+		}
+		a.size = 0
+	default:
+		return a, lasting{&httpError{resp.StatusCode, ""}}
+	}
+	return a, nil
+}
+
+// validator is what If-Range compares (RFC 9110, section 13.1.5); empty: there
+// is nothing.
+func (a webAnswer) validator() string {
+	if a.tag != "" {
+		return a.tag
+	}
+	return a.date
+}
+
+// version tells states of the file from each other; empty: it can't be told.
+func (a webAnswer) version() string {
+	if a.size < 0 || a.validator() == "" {
+		return ""
+	}
+	changed, err := http.ParseTime(a.date)
+	if a.date != "" && (err != nil || a.now.Sub(changed) < vagueTime) {
+		return ""
+	}
+	return fmt.Sprintf("%s %d", a.validator(), a.size)
+}

@@ -1,0 +1,145 @@
+package servers
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"flatimg/cmd/internal/cli"
+)
+
+// rsyncDownload is a file that the user's own rsync fetches.
+type rsyncDownload struct {
+	server *rsyncServer
+	path   string
+	entry  rsyncEntry
+}
+
+var _ = (Fetcher)((*rsyncDownload)(nil))
+var _ = (Summer)((*rsyncDownload)(nil))
+
+func openRsyncSource(ctx context.Context, src string, o Options) (Download, error) {
+	server, name, err := newRsyncServer(ctx, src, o)
+	if err != nil {
+		return nil, err
+	}
+	d := &rsyncDownload{server: server, path: name}
+	d.entry, err = server.stat(ctx, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &cli.Error{Err: fmt.Errorf("%s: %w", d, fs.ErrNotExist), Hint: "see what is there: rsync " + server.arg(remoteFolder(name)+"/"), Code: cli.ExitServer}
+	case err != nil:
+		return nil, d.wrap(ctx, "look at it", err)
+	case d.entry.kind != '-':
+		return nil, usage(fmt.Errorf("%s: not a regular file", d), "SRC is one file")
+	}
+	return d, nil
+}
+
+func (d *rsyncDownload) Size() int64 { return d.entry.size }
+
+// Version implements [Download].
+func (d *rsyncDownload) Version() string { return fmt.Sprintf("%d@%s", d.entry.size, d.entry.mtime) }
+
+func (d *rsyncDownload) String() string { return d.server.url(d.path) }
+
+// Lanes implements [Download].
+func (d *rsyncDownload) Lanes() int { return 1 }
+
+// Read implements [Download]. rsync has nothing for it: see Fetch.
+func (d *rsyncDownload) Read(context.Context, io.Writer, int64, int64) error {
+	return lasting{fmt.Errorf("%s: rsync fetches whole files: %w", d, errors.ErrUnsupported)}
+}
+
+// Close implements [Download].
+func (d *rsyncDownload) Close() error { return nil }
+
+func (d *rsyncDownload) wrap(ctx context.Context, what string, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return serverError(d.String(), what, err)
+}
+
+// Fetch implements [Fetcher]. What is at path already stays, if rsync's checksum
+// of the whole file says that it is right.
+func (d *rsyncDownload) Fetch(ctx context.Context, path string, got func(n int64)) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	err = d.server.retry.do(ctx, "fetch", func() error { return d.fetch(ctx, path, got) })
+	if err != nil {
+		return d.wrap(ctx, "fetch", err)
+	}
+	now, err := d.server.stat(ctx, d.path)
+	if err == nil && now != d.entry {
+		err = errors.New("the file has changed on the server")
+	}
+	return d.wrap(ctx, "fetch", err)
+}
+
+func (d *rsyncDownload) fetch(ctx context.Context, path string, got func(n int64)) error {
+	args := []string{"--copy-links", "--ignore-times", "--inplace", "--partial", "--sparse", "--info=progress2", "--outbuf=L"}
+	var have int64
+	if fi, err := os.Stat(path); err == nil {
+		have = fi.Size()
+	}
+	switch {
+	case have == 0:
+		args = append(args, "--whole-file")
+	case have < d.entry.size:
+		args = append(args, "--append-verify")
+	default:
+		have = 0
+		args = append(args, "--no-whole-file")
+	}
+	if d.server.limit > 0 {
+		args = append(args, "--bwlimit="+strconv.FormatInt(max(1, d.server.limit>>10), 10)) // KiB/s
+	}
+	progress := &rsyncProgress{at: func(off int64) {
+		if off = min(off, d.entry.size); off > have {
+			d.server.retry.progress()
+			got(off - have)
+			have = off
+		}
+	}}
+	return d.server.start(ctx, d.entry.size, progress, append(args, d.server.arg(d.path), path)...)
+}
+
+// Checksum implements [Summer]: by the account's shell, or the MD5 by which
+// rsync compares files, here with one that is not there.
+func (d *rsyncDownload) Checksum(ctx context.Context) (Checksum, error) {
+	if d.server.overSSH() {
+		sum, err := d.server.target.checksum(ctx, d.server.retry, d.String(), d.path)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return sum, err
+		}
+	}
+	nowhere, err := os.MkdirTemp("", "flatimg-rsync-")
+	if err != nil {
+		return Checksum{}, err
+	}
+	defer os.Remove(nowhere)
+	var out string
+	err = d.server.retry.do(ctx, "checksum", func() (err error) {
+		out, err = d.server.run(ctx, d.entry.size, "--copy-links", "--dry-run", "--checksum", "--checksum-choice=md5",
+			"--out-format=%C", d.server.arg(d.path), filepath.Join(nowhere, "file"))
+		return err
+	})
+	if ctx.Err() != nil {
+		return Checksum{}, context.Cause(ctx)
+	}
+	sum, hexErr := hex.DecodeString(strings.TrimSpace(out))
+	if err != nil || hexErr != nil || len(sum) != 16 {
+		return Checksum{}, noVerification(d.String(), fmt.Sprintf("no MD5 of the server's rsync: %v", err))
+	}
+	return Checksum{Algorithm: "md5", Sum: sum, By: "rsync's MD5 on the server"}, nil
+}

@@ -1,0 +1,119 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// rsyncOverSSH is the scheme of a path at the other end of ssh; "rsync" is that
+// of a daemon's module.
+const rsyncOverSSH = "rsync+ssh"
+
+// parseRsync parses rsync://[user@]host[:port]/module/path, whose returned path
+// begins with the module, and rsync+ssh://[user@]host[:port]/path, whose path is
+// as that of sftp:// URLs.
+func parseRsync(text string) (scheme string, t sshTarget, path string, err error) {
+	scheme, _ = schemeOf(text)
+	fail := func(what string) (string, sshTarget, string, error) {
+		return "", sshTarget{}, "", usage(errors.New(what), "write rsync://[user@]host[:port]/module/path or rsync+ssh://[user@]host[:port]/path")
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		// Not err itself, which quotes all of it with a password in it.
+		if inner, ok := errors.AsType[*url.Error](err); ok {
+			err = inner.Err
+		}
+		return fail(fmt.Sprintf("the %s:// URL: %v", scheme, err))
+	}
+	if _, ok := u.User.Password(); ok {
+		return "", sshTarget{}, "", usage(errors.New("the URL has a password in it"),
+			"everybody on this machine could see it: use --password-file or RSYNC_PASSWORD, and for rsync+ssh:// a key")
+	}
+	t = sshTarget{user: u.User.Username(), host: u.Hostname(), port: u.Port()}
+	switch {
+	case t.host == "":
+		return fail(fmt.Sprintf("%s: no host", text))
+	case t.port != "" && !validPort(t.port):
+		return fail(fmt.Sprintf("%s: a port is a number from 1 to 65535", text))
+	case strings.HasPrefix(t.host, "-"), strings.HasPrefix(t.user, "-"):
+		// ssh would take it for an option.
+		return fail(fmt.Sprintf("%s: host and user can't begin with a dash", text))
+	case u.RawQuery != "" || u.Fragment != "":
+		return fail(fmt.Sprintf("%s: a # in a path is written as %%23", text))
+	}
+	if err := checkRsyncPath(u.Path); err != nil {
+		return fail(fmt.Sprintf("%s: %v", text, err))
+	}
+	if scheme != rsyncOverSSH {
+		path = strings.TrimLeft(u.Path, "/")
+		if path == "" {
+			return fail(fmt.Sprintf("%s: no module", text))
+		}
+		return scheme, t, path, nil
+	}
+	if home, ok := strings.CutPrefix(u.Path, "/~/"); ok {
+		return scheme, t, "./" + home, nil
+	}
+	if u.Path == "" {
+		return fail(fmt.Sprintf("%s: no path", text))
+	}
+	return scheme, t, u.Path, nil
+}
+
+// checkRsyncPath refuses what a server would take for a pattern: where files
+// match it, it would be theirs, and quoted where none does.
+func checkRsyncPath(path string) error {
+	if i := strings.IndexAny(path, `*?[\`+"\x00\n\r"); i >= 0 {
+		return fmt.Errorf("rsync would take %q in a path for a pattern", path[i])
+	}
+	return nil
+}
+
+// rsyncServer is a daemon or an account where the user's own rsync brings files
+// to and gets them from.
+type rsyncServer struct {
+	scheme   string
+	target   sshTarget // of a daemon, too: its command is unused
+	password string
+	limit    int64 // bytes a second; 0: none
+	retry    *retrier
+}
+
+// newRsyncServer returns the server that text names, and the path there.
+func newRsyncServer(ctx context.Context, text string, o Options) (*rsyncServer, string, error) {
+	scheme, t, path, err := parseRsync(text)
+	if err != nil {
+		return nil, "", err
+	}
+	s := &rsyncServer{scheme: scheme, target: t, limit: o.BandwidthLimit, retry: newRetrier(o)}
+	if s.overSSH() {
+		s.target.command = sshCommand(o)
+		s.target = s.target.withTimeouts(ctx)
+		return s, path, nil
+	}
+	if s.target.user == "" {
+		s.target.user = o.User
+	}
+	s.password, err = password(o)
+	return s, path, err
+}
+
+func (s *rsyncServer) overSSH() bool { return s.scheme == rsyncOverSSH }
+
+// url returns the URL of a path on the server for people.
+func (s *rsyncServer) url(path string) string { return s.target.url(s.scheme, path) }
+
+// arg returns the argument that stands for a path on the server. User and port
+// are among the options of ssh.
+func (s *rsyncServer) arg(path string) string {
+	if !s.overSSH() {
+		return s.target.url("rsync", path)
+	}
+	if strings.Contains(s.target.host, ":") {
+		return "[" + s.target.host + "]:" + path
+	}
+	return s.target.host + ":" + path
+}

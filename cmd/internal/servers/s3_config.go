@@ -1,0 +1,124 @@
+package servers
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gopkg.in/ini.v1"
+)
+
+const (
+	// s3Amazon is where requests go that nothing else is said for.
+	s3Amazon = "https://s3.amazonaws.com"
+	// s3AnyRegion is what servers other than Amazon's are signed for by default.
+	s3AnyRegion = "us-east-1"
+	// s3Variables is the hint of what is missing.
+	s3Variables = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or AWS_PROFILE for a profile of ~/.aws/credentials; AWS_ENDPOINT_URL names a server that is not Amazon's, AWS_REGION its region"
+)
+
+// s3Config says whom to ask, as Amazon's own programs find it out (AWS SDKs and
+// Tools Reference Guide, "Shared config and credentials files").
+type s3Config struct {
+	endpoint *url.URL
+	// region is empty where Amazon is to be asked for the bucket's.
+	region string
+	// profile of the files; named says whether the user has chosen it.
+	profile string
+	named   bool
+}
+
+// loadS3Config finds what a URL leaves open in the environment, then in the
+// profile.
+func loadS3Config(l s3Location) (s3Config, error) {
+	c := s3Config{profile: os.Getenv("AWS_PROFILE")}
+	c.named = c.profile != ""
+	if !c.named {
+		c.profile = "default"
+	}
+	p, err := loadS3Profile(c.profile)
+	if err != nil {
+		return s3Config{}, err
+	}
+	endpoint, where := s3Amazon, ""
+	for _, e := range []struct{ text, where string }{
+		{l.endpoint, "the URL"},
+		{os.Getenv("AWS_ENDPOINT_URL_S3"), "AWS_ENDPOINT_URL_S3"},
+		{os.Getenv("AWS_ENDPOINT_URL"), "AWS_ENDPOINT_URL"},
+		{p.endpoint, "profile " + c.profile},
+	} {
+		if e.text != "" {
+			endpoint, where = e.text, e.where
+			break
+		}
+	}
+	if c.endpoint, err = parseEndpoint(endpoint, where); err != nil {
+		return s3Config{}, err
+	}
+	c.region = cmp.Or(l.region, os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"), p.region)
+	if c.region == "" && endpoint != s3Amazon {
+		c.region = s3AnyRegion
+	}
+	return c, nil
+}
+
+// s3Profile is what a profile says besides keys; empty: nothing.
+type s3Profile struct{ endpoint, region string }
+
+// loadS3Profile reads a profile from ~/.aws/config and ~/.aws/credentials, where
+// the latter wins. Files that are missing say nothing.
+func loadS3Profile(name string) (s3Profile, error) {
+	config, err := loadINI("AWS_CONFIG_FILE", "config")
+	if err != nil {
+		return s3Profile{}, err
+	}
+	credentials, err := loadINI("AWS_SHARED_CREDENTIALS_FILE", "credentials")
+	if err != nil {
+		return s3Profile{}, err
+	}
+	section := config.Section("profile " + name)
+	if name == "default" && !config.HasSection("profile default") {
+		section = config.Section(name)
+	}
+	own := credentials.Section(name)
+	p := s3Profile{
+		endpoint: cmp.Or(own.Key("endpoint_url").String(), section.Key("endpoint_url").String()),
+		region:   cmp.Or(own.Key("region").String(), section.Key("region").String()),
+	}
+	// One for S3 alone stands in a section of its own.
+	if services := section.Key("services").String(); services != "" {
+		lines := config.Section("services " + services).Key("s3").NestedValues()
+		for _, line := range lines {
+			if key, value, ok := strings.Cut(line, "="); ok && strings.TrimSpace(key) == "endpoint_url" {
+				p.endpoint = strings.TrimSpace(value)
+			}
+		}
+	}
+	return p, nil
+}
+
+// loadINI reads the file that the environment variable names, or ~/.aws/name;
+// it is empty where that is missing.
+func loadINI(variable, name string) (*ini.File, error) {
+	path := os.Getenv(variable)
+	if path == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ini.Empty(), nil
+		}
+		path = filepath.Join(home, ".aws", name)
+	}
+	f, err := ini.LoadSources(ini.LoadOptions{AllowNestedValues: true, SkipUnrecognizableLines: true}, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ini.Empty(), nil
+	}
+	if err != nil {
+		return nil, usage(fmt.Errorf("%s: %w", path, err), "%s names another file", variable)
+	}
+	return f, nil
+}

@@ -1,0 +1,146 @@
+package servers
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+
+	"flatimg/cmd/internal/cli"
+)
+
+// s3Download is an object in the version that it had when it was opened.
+type s3Download struct {
+	*s3Object
+	info minio.ObjectInfo
+}
+
+var _ = (Summer)((*s3Download)(nil))
+
+func openS3Source(ctx context.Context, src string, o Options) (Download, error) {
+	l, err := parseS3(src)
+	if err != nil {
+		return nil, err
+	}
+	if l.isFolder() {
+		return nil, usage(fmt.Errorf("%s: names no object", l), "write s3://bucket/key")
+	}
+	object, err := newS3Object(ctx, l, o)
+	if err != nil {
+		return nil, err
+	}
+	info, there, err := object.stat(ctx)
+	switch {
+	case err == nil && !there:
+		err = &s3Failure{code: "NoSuchKey", text: "there is no such object"}
+	case err == nil && (info.Size < 0 || info.ETag == ""):
+		err = errors.New("the server tells no size or no ETag of it")
+	}
+	if err != nil {
+		object.close()
+		return nil, s3Fail(object.String(), "look at it", err)
+	}
+	return &s3Download{object, info}, nil
+}
+
+// Size implements [Download].
+func (d *s3Download) Size() int64 { return d.info.Size }
+
+// Version implements [Download].
+func (d *s3Download) Version() string {
+	if d.info.VersionID == "" {
+		return d.info.ETag
+	}
+	return d.info.ETag + " " + d.info.VersionID
+}
+
+// Lanes implements [Download].
+func (d *s3Download) Lanes() int { return s3Lanes }
+
+// Read implements [Download].
+func (d *s3Download) Read(ctx context.Context, w io.Writer, off, length int64) error {
+	if length < 0 {
+		length = d.info.Size - off
+	}
+	if off < 0 || length < 0 || length > d.info.Size-off {
+		return fmt.Errorf("%s: bytes %d to %d of %d", d, off, off+length, d.info.Size)
+	}
+	if length == 0 {
+		return nil
+	}
+	err := d.read(ctx, w, off, length)
+	if hasS3Code(err, "PreconditionFailed", "NoSuchKey", "NoSuchVersion") {
+		return &cli.Error{
+			Err:  fmt.Errorf("%s: was changed or removed meanwhile: %w", d, err),
+			Hint: "begin anew, and leave it alone meanwhile",
+			Code: cli.ExitServer,
+		}
+	}
+	return s3Fail(d.String(), fmt.Sprintf("read it at offset %#x", off), err)
+}
+
+func (d *s3Download) read(ctx context.Context, w io.Writer, off, length int64) error {
+	asked, cancel := context.WithCancel(ctx)
+	defer cancel()
+	o := minio.GetObjectOptions{VersionID: d.info.VersionID}
+	if err := errors.Join(o.SetMatchETag(d.info.ETag), o.SetRange(off, off+length-1)); err != nil {
+		return lasting{err}
+	}
+	body, _, header, err := d.core.GetObject(asked, d.bucket, d.key, o)
+	if err != nil {
+		return s3Error(err)
+	}
+	defer body.Close()
+	// A server that knows no ranges sends all.
+	want := fmt.Sprintf("bytes %d-%d/%d", off, off+length-1, d.info.Size)
+	if got := header.Get("Content-Range"); got != want && (got != "" || length != d.info.Size) {
+		return lasting{fmt.Errorf("the server answers %q for %q", oneLine("", got), want)}
+	}
+	limited := io.LimitReader(idleReader{body, idleTimeout, cancel}, length)
+	n, err := io.CopyBuffer(onlyWriter{w}, limited, make([]byte, 1<<20))
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case asked.Err() != nil:
+		return passing{fmt.Errorf("nothing has come for %v", idleTimeout)}
+	case err == nil && n < length:
+		return passing{io.ErrUnexpectedEOF}
+	}
+	return err
+}
+
+// Checksum implements [Summer]. That of an object that came in parts is one of
+// their checksums, and of no use.
+func (d *s3Download) Checksum(context.Context) (Checksum, error) {
+	const by = "the server"
+	if sum, ok := wholeSHA256(d.info); ok {
+		return Checksum{"sha256", sum, by}, nil
+	}
+	encrypted := strings.HasPrefix(d.info.Headers.Get("X-Amz-Server-Side-Encryption"), "aws:kms") ||
+		d.info.Headers.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != ""
+	if sum, ok := md5ETag(d.info.ETag); ok && !encrypted {
+		return Checksum{"md5", sum, by}, nil
+	}
+	return Checksum{}, noVerification(d.String(), "the server has a checksum of its parts only")
+}
+
+// wholeSHA256 returns the SHA-256 of an object where the server tells one that
+// is not made of those of its parts.
+func wholeSHA256(info minio.ObjectInfo) ([]byte, bool) {
+	if info.ChecksumMode == minio.ChecksumCompositeMode.String() {
+		return nil, false
+	}
+	// One of parts ends with their number, and is no base64.
+	sum, err := base64.StdEncoding.DecodeString(info.ChecksumSHA256)
+	return sum, err == nil && len(sum) == 32
+}
+
+// Close implements [Download].
+func (d *s3Download) Close() error {
+	d.close()
+	return nil
+}

@@ -1,0 +1,111 @@
+package servers
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+
+	"flatimg/cmd/internal/cli"
+)
+
+const (
+	// s3Patience bounds requests that carry no data.
+	s3Patience = time.Minute
+	// s3Lanes is how many requests with data go on at a time.
+	s3Lanes = 4
+)
+
+// s3Object is an object at a server that speaks S3. Its methods return errors of
+// [s3Error], and are safe for concurrent use.
+type s3Object struct {
+	s3Location
+	core      *minio.Core
+	transport *http.Transport
+}
+
+// newS3Object finds out whom to ask and with which keys; it does not ask yet.
+func newS3Object(ctx context.Context, l s3Location, o Options) (*s3Object, error) {
+	config, err := loadS3Config(l)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := s3Credentials(ctx, config, o)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := newTransport(o)
+	if err != nil {
+		return nil, err
+	}
+	core, err := minio.NewCore(config.endpoint.Host, &minio.Options{
+		Creds:     keys,
+		Secure:    config.endpoint.Scheme == "https",
+		Region:    config.region,
+		Transport: s3Transport{transport},
+		// What has failed is tried again by who knows what it was.
+		MaxRetries: 1,
+	})
+	if err != nil {
+		return nil, &cli.Error{Err: err, Hint: s3Variables, Code: cli.ExitUsage}
+	}
+	return &s3Object{l, core, transport}, nil
+}
+
+// s3Transport bounds answers that the client reads as a whole.
+type s3Transport struct{ *http.Transport }
+
+func (t s3Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.Transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	query := req.URL.Query()
+	if req.Method != http.MethodGet || query.Has("uploadId") || query.Has("location") {
+		resp.Body = limitedBody{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	}
+	return resp, nil
+}
+
+type limitedBody struct {
+	io.Reader
+	io.Closer
+}
+
+// stat asks for the object; there is false where none is.
+func (o *s3Object) stat(ctx context.Context) (info minio.ObjectInfo, there bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s3Patience)
+	defer cancel()
+	info, err = o.core.StatObject(ctx, o.bucket, o.key, minio.StatObjectOptions{Checksum: true})
+	if err == nil {
+		return info, true, nil
+	}
+	err = s3Error(err)
+	if is[*s3Failure](err) && !mayPass(err) {
+		err = o.reason(ctx, err)
+	}
+	if hasS3Code(err, "NoSuchKey") {
+		return info, false, nil
+	}
+	return info, false, err
+}
+
+// reason finds out why a HEAD was refused with err: its answer has no body, so
+// that a wrong key, a missing bucket and a missing object look alike.
+func (o *s3Object) reason(ctx context.Context, err error) error {
+	var first minio.GetObjectOptions
+	first.SetRange(0, 0)
+	body, _, _, getErr := o.core.GetObject(ctx, o.bucket, o.key, first)
+	if getErr == nil {
+		body.Close()
+		return err
+	}
+	if getErr = s3Error(getErr); is[*s3Failure](getErr) {
+		return getErr
+	}
+	return err
+}
+
+func (o *s3Object) close() { o.transport.CloseIdleConnections() }

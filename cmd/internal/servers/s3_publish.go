@@ -1,0 +1,104 @@
+package servers
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+)
+
+// s3CompletePatience is how long the server may take to join the parts: some
+// copy all of them.
+const s3CompletePatience = 15 * time.Minute
+
+// Publish implements [Upload]. Servers that know no conditions may replace what
+// somebody else has put there in the moment after it was looked for.
+func (u *s3Upload) Publish(ctx context.Context) error {
+	lost := false // an answer that may have been a success
+	conditional := !u.force
+	err := u.retrier().do(ctx, "complete the upload", func() error {
+		if lost || !u.force {
+			info, there, err := u.stat(ctx)
+			switch {
+			case lost && there && u.isOurs(info):
+				return nil
+			case there && !u.force:
+				return exists(u.String())
+			case err != nil && !u.force:
+				return err
+			}
+		}
+		err := u.complete(ctx, conditional)
+		if conditional && hasS3Status(err, http.StatusNotImplemented) {
+			conditional = false
+			err = u.complete(ctx, conditional)
+		}
+		if hasS3Status(err, http.StatusPreconditionFailed) || hasS3Code(err, "ConditionalRequestConflict") ||
+			lost && hasS3Code(err, "NoSuchUpload") {
+			// What came late may have been the first try after all.
+			info, there, statErr := u.stat(ctx)
+			switch {
+			case lost && there && u.isOurs(info):
+				return nil
+			case there && statErr == nil && !u.force:
+				return exists(u.String())
+			}
+		}
+		lost = lost || mayPass(err)
+		return err
+	})
+	if err != nil {
+		if lost {
+			err = fmt.Errorf("%w; it may be there all the same", err)
+		}
+		return s3Fail(u.String(), "complete the upload", err)
+	}
+	u.state.UploadID = ""
+	return nil
+}
+
+func (u *s3Upload) complete(ctx context.Context, conditional bool) error {
+	ctx, cancel := context.WithTimeout(ctx, s3CompletePatience)
+	defer cancel()
+	var o minio.PutObjectOptions
+	if conditional {
+		o.SetMatchETagExcept("*")
+	}
+	_, err := u.core.CompleteMultipartUpload(ctx, u.bucket, u.key, u.state.UploadID, u.completed(), o)
+	return s3Error(err)
+}
+
+// isOurs says whether an object is what was sent.
+func (u *s3Upload) isOurs(info minio.ObjectInfo) bool {
+	var size int64
+	for _, p := range u.parts {
+		size += p.size
+	}
+	etag, ok := compositeETag(u.parts)
+	return ok && info.Size == size && info.ETag == etag
+}
+
+// compositeETag returns the ETag of an object of these parts: the MD5 of theirs,
+// and how many (Amazon S3 User Guide, "Checking object integrity"). It is not
+// known where those of the parts are no MD5.
+func compositeETag(parts []s3Sent) (string, bool) {
+	h := md5.New()
+	for _, p := range parts {
+		sum, ok := md5ETag(p.etag)
+		if !ok {
+			return "", false
+		}
+		h.Write(sum)
+	}
+	return fmt.Sprintf("%x-%d", h.Sum(nil), len(parts)), true
+}
+
+// md5ETag returns the MD5 that an ETag may be.
+func md5ETag(etag string) ([]byte, bool) {
+	sum, err := hex.DecodeString(etag)
+	return sum, err == nil && len(sum) == md5.Size
+}

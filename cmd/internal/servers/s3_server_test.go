@@ -1,0 +1,427 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"flatimg/cmd/internal/cli"
+	"flatimg/integration/rig"
+)
+
+// s3Env lets the environment name a server and its keys, and nothing else.
+func s3Env(t *testing.T, endpoint, id, secret string) {
+	t.Helper()
+	for name, value := range map[string]string{
+		"HOME": t.TempDir(), "AWS_PROFILE": "", "AWS_CONFIG_FILE": "", "AWS_SHARED_CREDENTIALS_FILE": "",
+		"AWS_ENDPOINT_URL": endpoint, "AWS_ENDPOINT_URL_S3": "", "AWS_REGION": "", "AWS_DEFAULT_REGION": "",
+		"AWS_ACCESS_KEY_ID": id, "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": "",
+		"AWS_WEB_IDENTITY_TOKEN_FILE": "", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": "",
+		"AWS_EC2_METADATA_DISABLED": "true", "AWS_EC2_METADATA_SERVICE_ENDPOINT": "",
+	} {
+		t.Setenv(name, value)
+	}
+}
+
+// s3Real starts a server, with a proxy in front of it to which the environment
+// leads.
+func s3Real(t *testing.T) (*rig.S3Server, *rig.Cutter) {
+	t.Helper()
+	server := rig.Versitygw(t)
+	cutter := rig.NewCutter(t, server.Address)
+	s3Env(t, "http://"+cutter.Address, server.AccessKey, server.SecretKey)
+	return server, cutter
+}
+
+// randomSource returns a source with runs of data at random places.
+func randomSource(size int64) *fakeSource {
+	r := rand.New(rand.NewPCG(uint64(size), 1))
+	var runs []chunk
+	for off := r.Int64N(1 << 20); off < size; {
+		length := min(1+r.Int64N(3<<20), size-off)
+		runs = append(runs, chunk{off, length})
+		off += length + r.Int64N(4<<20)
+	}
+	return newSource(size, runs...)
+}
+
+func sourceBytes(t *testing.T, src *fakeSource) []byte {
+	t.Helper()
+	b := make([]byte, src.Size())
+	if n, _ := src.ReadAt(b, 0); n != len(b) {
+		t.Fatal("the source is cut")
+	}
+	return b
+}
+
+// s3Export uploads src as a run of the program does.
+func s3Export(t *testing.T, dest string, src Source, log *testLog, o Options) error {
+	t.Helper()
+	u, err := Open(t.Context(), dest, o)
+	if err != nil {
+		return err
+	}
+	if err := u.Send(t.Context(), src, log); err != nil {
+		return errors.Join(err, u.Close(true))
+	}
+	if by, err := u.(Verifier).Verify(t.Context(), nil); err != nil || by == "" {
+		return errors.Join(err, u.Close(false))
+	}
+	return errors.Join(u.Publish(t.Context()), u.Close(false))
+}
+
+func mustS3Export(t *testing.T, dest string, src Source, o Options) {
+	t.Helper()
+	log := &testLog{}
+	if err := s3Export(t, dest, src, log, o); err != nil {
+		t.Fatalf("%v\n%s", err, strings.Join(log.said, "\n"))
+	}
+	if want, _ := dataSize(src); log.sent.Load()+log.kept.Load() != want {
+		t.Errorf("%d bytes sent and %d kept, of %d of data", log.sent.Load(), log.kept.Load(), want)
+	}
+}
+
+// checkNoUploads checks that the bucket has no upload that is not completed.
+func checkNoUploads(t *testing.T, bucket string) {
+	t.Helper()
+	object, err := newS3Object(t.Context(), s3Location{bucket: bucket, key: "x"}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer object.close()
+	list, err := object.core.ListMultipartUploads(t.Context(), bucket, "", "", "", "", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range list.Uploads {
+		t.Errorf("upload %s of %s is left over", u.UploadID, u.Key)
+	}
+}
+
+func TestS3RoundTrip(t *testing.T) {
+	server, _ := s3Real(t)
+	for _, size := range []int64{0, 1, 5000, s3Part - 1, s3Part, s3Part + 1, 2*s3Part + 12345} {
+		src := randomSource(size)
+		dest := fmt.Sprintf("s3://%s/folder with spaces/%d+&.raw", server.Bucket, size)
+		mustS3Export(t, dest, src, Options{})
+		want := sourceBytes(t, src)
+		if got, err := os.ReadFile(filepath.Join(server.BucketDir, "folder with spaces", fmt.Sprintf("%d+&.raw", size))); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%d bytes: the object differs: %v", size, err)
+		}
+		d, err := OpenSource(t.Context(), dest, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Size() != size || d.Version() == "" || d.String() != dest {
+			t.Errorf("%s: size %d, version %q", d, d.Size(), d.Version())
+		}
+		var got bytes.Buffer
+		for _, r := range []chunk{{0, size / 3}, {size / 3, size/2 - size/3}, {size / 2, -1}} {
+			if err := d.Read(t.Context(), &got, r.off, r.length); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("%s: what was read differs", d)
+		}
+		d.Close()
+	}
+	checkNoUploads(t, server.Bucket)
+}
+
+func TestS3Folder(t *testing.T) {
+	server, _ := s3Real(t)
+	for dest, want := range map[string]string{"": "disk.raw", "/": "disk.raw", "/a/b/": "a/b/disk.raw"} {
+		dest = "s3://" + server.Bucket + dest
+		mustS3Export(t, dest, newSource(100, chunk{0, 100}), Options{Name: "disk.raw", Force: true})
+		if _, err := os.Stat(filepath.Join(server.BucketDir, want)); err != nil {
+			t.Errorf("%s: %v", dest, err)
+		}
+	}
+}
+
+func TestS3CutConnections(t *testing.T) {
+	server, cutter := s3Real(t)
+	src := randomSource(3 * s3Part)
+	cutter.CutAfter(1<<10, 1<<20, 7<<20, 9<<20)
+	mustS3Export(t, "s3://"+server.Bucket+"/cut.raw", src, Options{})
+	if cutter.Cuts() < 4 {
+		t.Errorf("cut %d times", cutter.Cuts())
+	}
+	got, err := os.ReadFile(filepath.Join(server.BucketDir, "cut.raw"))
+	if err != nil || !bytes.Equal(got, sourceBytes(t, src)) {
+		t.Errorf("the object differs: %v", err)
+	}
+}
+
+func TestS3Resume(t *testing.T) {
+	server, cutter := s3Real(t)
+	src := randomSource(4 * s3Part)
+	dest := "s3://" + server.Bucket + "/resumed.raw"
+	var o Options
+	var kept int64
+	for _, cut := range []int64{1 << 20, 20 << 20, 40 << 20} {
+		cutter.CutAfter(cut)
+		log := &testLog{}
+		o.Retries, o.Connections = -1, 1
+		if err := s3Export(t, dest, src, log, o); err == nil {
+			t.Fatalf("cut after %d bytes: no error", cut)
+		} else if e, ok := errors.AsType[*cli.Error](err); !ok || e.Code != cli.ExitServer {
+			t.Errorf("%v, want exit code %d", err, cli.ExitServer)
+		}
+		if log.state != nil {
+			o.Resume = log.state
+		}
+		kept = log.kept.Load()
+	}
+	if kept == 0 {
+		t.Error("no part was kept")
+	}
+	mustS3Export(t, dest, src, o)
+	got, err := os.ReadFile(filepath.Join(server.BucketDir, "resumed.raw"))
+	if err != nil || !bytes.Equal(got, sourceBytes(t, src)) {
+		t.Errorf("the object differs: %v", err)
+	}
+	checkNoUploads(t, server.Bucket)
+
+	// An upload that is gone.
+	log := &testLog{}
+	o.Force = true
+	if err := s3Export(t, dest, src, log, o); err != nil {
+		t.Fatal(err)
+	}
+	if said := strings.Join(log.said, "\n"); !strings.Contains(said, "anew") {
+		t.Errorf("said %q", said)
+	}
+}
+
+func TestS3KilledServer(t *testing.T) {
+	server, cutter := s3Real(t)
+	src := randomSource(3 * s3Part)
+	dest := "s3://" + server.Bucket + "/killed.raw"
+	u, err := Open(t.Context(), dest, Options{Retries: 1, Connections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &stoppingLog{after: 17 << 20, stop: server.Stop}
+	if err := u.Send(t.Context(), src, log); err == nil {
+		t.Fatal("no error")
+	}
+	if err := u.Close(false); err == nil || !strings.Contains(err.Error(), "left over") {
+		t.Errorf("closing without a server: %v", err)
+	}
+	server.Restart(t)
+	cutter.Cut()
+	mustS3Export(t, dest, src, Options{Resume: log.state})
+	checkNoUploads(t, server.Bucket)
+}
+
+// stoppingLog calls stop when so many bytes were sent.
+type stoppingLog struct {
+	testLog
+	after int64
+	stop  func()
+	once  sync.Once
+}
+
+func (l *stoppingLog) Sent(n int64) {
+	l.testLog.Sent(n)
+	if l.sent.Load() > l.after {
+		l.once.Do(l.stop)
+	}
+}
+
+func TestS3Remove(t *testing.T) {
+	server, _ := s3Real(t)
+	src := randomSource(2 * s3Part)
+	dest := "s3://" + server.Bucket + "/removed.raw"
+	for name, remove := range map[string]func(u Upload, log *testLog) error{
+		"at once": func(u Upload, _ *testLog) error { return u.Close(false) },
+		"by a later run": func(u Upload, log *testLog) error {
+			if err := u.Close(true); err != nil {
+				return err
+			}
+			later, err := Open(t.Context(), dest, Options{Force: true, Resume: log.state})
+			if err != nil {
+				return err
+			}
+			return later.Close(false)
+		},
+	} {
+		log := &testLog{}
+		u, err := Open(t.Context(), dest, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Send(t.Context(), src, log); err != nil {
+			t.Fatal(err)
+		}
+		if err := remove(u, log); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		checkNoUploads(t, server.Bucket)
+	}
+	if names, err := os.ReadDir(server.BucketDir); err != nil || len(names) > 1 {
+		t.Errorf("left over: %v, %v", names, err)
+	}
+}
+
+func TestS3Exists(t *testing.T) {
+	server, _ := s3Real(t)
+	dest := "s3://" + server.Bucket + "/one.raw"
+	// All of them are open before the first is published.
+	const rivals = 4
+	var uploads []Upload
+	for i := range rivals {
+		u, err := Open(t.Context(), dest, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Send(t.Context(), newSource(int64(1000+i), chunk{0, 1000}), &testLog{}); err != nil {
+			t.Fatal(err)
+		}
+		uploads = append(uploads, u)
+	}
+	results := make(chan error, rivals)
+	for _, u := range uploads {
+		go func() { results <- errors.Join(u.Publish(t.Context()), u.Close(false)) }()
+	}
+	won := 0
+	for range rivals {
+		err := <-results
+		if e, ok := errors.AsType[*cli.Error](err); err != nil && (!ok || e.Code != cli.ExitExists) {
+			t.Errorf("%v, want exit code %d", err, cli.ExitExists)
+		}
+		if err == nil {
+			won++
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d have won", won)
+	}
+	checkNoUploads(t, server.Bucket)
+
+	_, err := Open(t.Context(), dest, Options{})
+	if e, ok := errors.AsType[*cli.Error](err); !ok || e.Code != cli.ExitExists {
+		t.Errorf("%v, want exit code %d", err, cli.ExitExists)
+	}
+	mustS3Export(t, dest, newSource(50, chunk{0, 50}), Options{Force: true})
+}
+
+func TestS3Refused(t *testing.T) {
+	server, _ := s3Real(t)
+	for _, c := range []struct{ name, id, secret, bucket, hint string }{
+		{"unknown key", "nobody", server.SecretKey, server.Bucket, "AWS_ACCESS_KEY_ID"},
+		{"wrong secret", server.AccessKey, "wrong", server.Bucket, "AWS_SECRET_ACCESS_KEY"},
+		{"no bucket", server.AccessKey, server.SecretKey, "nothing", "make the bucket"},
+	} {
+		t.Setenv("AWS_ACCESS_KEY_ID", c.id)
+		t.Setenv("AWS_SECRET_ACCESS_KEY", c.secret)
+		dest := "s3://" + c.bucket + "/a.raw"
+		_, err := Open(t.Context(), dest, Options{})
+		_, sourceErr := OpenSource(t.Context(), dest, Options{})
+		for _, err := range []error{err, sourceErr} {
+			e, ok := errors.AsType[*cli.Error](err)
+			if !ok || e.Code != cli.ExitServer || !strings.Contains(e.Hint, c.hint) {
+				t.Errorf("%s: %v (%s), want a hint with %q", c.name, err, cli.Hint(err), c.hint)
+			} else if strings.Contains(e.Error()+e.Hint, c.secret) {
+				t.Errorf("%s: the error tells the secret: %v", c.name, err)
+			}
+		}
+	}
+}
+
+func TestS3SourceChanges(t *testing.T) {
+	server, _ := s3Real(t)
+	dest := "s3://" + server.Bucket + "/changing.raw"
+	mustS3Export(t, dest, newSource(1000, chunk{0, 1000}), Options{})
+	d, err := OpenSource(t.Context(), dest, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	mustS3Export(t, dest, newSource(1000, chunk{0, 999}), Options{Force: true})
+	if err := d.Read(t.Context(), new(bytes.Buffer), 0, 10); err == nil || !strings.Contains(err.Error(), "meanwhile") {
+		t.Errorf("%v, want that it was changed", err)
+	}
+	if err := os.Remove(filepath.Join(server.BucketDir, "changing.raw")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenSource(t.Context(), dest, Options{}); err == nil || !strings.Contains(err.Error(), "NoSuchKey") {
+		t.Errorf("%v, want that it is missing", err)
+	}
+}
+
+func TestS3LostAnswer(t *testing.T) {
+	server := rig.Versitygw(t)
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lost atomic.Int32
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host // which is signed
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			if resp.Request.Method == http.MethodPost && resp.Request.URL.Query().Has("uploadId") && lost.Add(1) == 1 {
+				panic(http.ErrAbortHandler)
+			}
+			return nil
+		},
+	}
+	front := httptest.NewServer(proxy)
+	defer front.Close()
+	s3Env(t, front.URL, server.AccessKey, server.SecretKey)
+	mustS3Export(t, "s3://"+server.Bucket+"/lost.raw", randomSource(s3Part+5), Options{})
+	if lost.Load() == 0 {
+		t.Error("no answer was lost")
+	}
+	checkNoUploads(t, server.Bucket)
+}
+
+func TestS3Interrupted(t *testing.T) {
+	server, cutter := s3Real(t)
+	u, err := Open(t.Context(), "s3://"+server.Bucket+"/interrupted.raw", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	log := &stoppingLog{after: 1 << 20, stop: func() {
+		cutter.Stall(true)
+		cancel()
+	}}
+	start := time.Now()
+	if err := u.Send(ctx, randomSource(2*s3Part), log); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+	if err := u.Close(false); err == nil {
+		t.Error("removing at a server that hangs: no error")
+	}
+	if took := time.Since(start); took > s3Grace+3*time.Second {
+		t.Errorf("took %v", took)
+	}
+	cutter.Stall(false)
+	later, err := Open(t.Context(), "s3://"+server.Bucket+"/interrupted.raw", Options{Force: true, Resume: log.state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := later.Close(false); err != nil {
+		t.Error(err)
+	}
+	checkNoUploads(t, server.Bucket)
+}

@@ -1,0 +1,136 @@
+package servers
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"flatimg/cmd/internal/cli"
+)
+
+// sftpGrace is how long a request may take after an interrupt, which can't take
+// it back, and how long the removal of a part may take.
+const sftpGrace = 3 * time.Second
+
+// sftpServer is an account that is reached by SFTP through the user's own ssh.
+// It connects again when a connection broke. Safe for concurrent use.
+type sftpServer struct {
+	target sshTarget
+	retry  *retrier
+
+	mu   sync.Mutex
+	idle []*sftpConn
+}
+
+func newSFTPServer(ctx context.Context, target sshTarget, o Options) *sftpServer {
+	target.command = sshCommand(o)
+	return &sftpServer{target: target.withTimeouts(ctx), retry: newRetrier(o)}
+}
+
+// url returns the URL of a path on the server, which has no secrets.
+func (s *sftpServer) url(path string) string { return s.target.url("sftp", path) }
+
+// connect makes the first connection, whose failure is told at once: a host or
+// a name may be mistyped.
+func (s *sftpServer) connect(ctx context.Context, where string) error {
+	c, err := sftpConnect(ctx, s.target)
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return err
+	case err != nil:
+		return &cli.Error{
+			Err:  fmt.Errorf("%s: %w", where, err),
+			Hint: fmt.Sprintf("try: %s; --ssh-command chooses another ssh or its options", s.target),
+			Code: cli.ExitServer,
+		}
+	}
+	s.give(c)
+	return nil
+}
+
+// take returns a connection for the caller alone: an idle one, or a new one
+// that ssh makes with options.
+func (s *sftpServer) take(ctx context.Context, options ...string) (*sftpConn, error) {
+	s.mu.Lock()
+	if n := len(s.idle); n > 0 {
+		c := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.mu.Unlock()
+		return c, nil
+	}
+	s.mu.Unlock()
+	return sftpConnect(ctx, s.target, options...)
+}
+
+// give returns a connection that works.
+func (s *sftpServer) give(c *sftpConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = append(s.idle, c)
+}
+
+// close ends all connections, of which none is taken.
+func (s *sftpServer) close() {
+	for _, c := range s.idle {
+		c.close()
+	}
+	s.idle = nil
+}
+
+// try calls f with a connection. An error says whether trying again may help;
+// after a lost connection it has what ssh said. Requests that are under way at
+// the end of ctx get some time before the connection is cut.
+func (s *sftpServer) try(ctx context.Context, f func(c *sftpConn) error) error {
+	c, err := s.take(ctx)
+	if err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		select {
+		case <-done:
+		case <-time.After(sftpGrace):
+			c.hangUp()
+		}
+	}()
+	err = f(c)
+	close(done)
+	if sftpLost(err) && ctx.Err() == nil {
+		// ssh ends soon after the connection; its last words say why.
+		if said := c.ssh.lastWords(); said != "" {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
+		err = passing{err}
+	}
+	if c.ssh.hasEnded() || is[passing](err) {
+		c.hangUp()
+		c.close()
+	} else {
+		s.give(c)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case is[passing](err):
+		return err
+	}
+	return lasting{err}
+}
+
+// do is try, again while that may help. An error says of which file it is, and
+// what was attempted.
+func (s *sftpServer) do(ctx context.Context, where, what string, f func(c *sftpConn) error) error {
+	err := s.retry.do(ctx, what, func() error { return s.try(ctx, f) })
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return serverError(where, what, err)
+}
