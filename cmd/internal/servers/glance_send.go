@@ -98,11 +98,11 @@ func (s *glanceSender) put(ctx context.Context, what string) (whole bool, err er
 		s.log.Sent(-s.counted)
 		s.counted = 0
 		sum = sha512.New()
-		r := &rangeReader{src: s.src, sent: func(n int64) {
+		r := &tellingReader{pieceReader{src: s.src, piece: piece{0, s.src.Size()}}, func(n int64) {
 			s.counted += n
 			s.log.Sent(n)
 		}}
-		body = &sendBody{r: io.TeeReader(bufio.NewReaderSize(r, layerRead), sum)}
+		body = &sendBody{r: io.TeeReader(bufio.NewReaderSize(r, bodyBuffer), sum)}
 		return body
 	}
 	resp, err := s.do(ctx, glanceRequest{

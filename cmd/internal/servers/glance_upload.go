@@ -188,7 +188,7 @@ func (c *glanceClient) readFile(ctx context.Context, w io.Writer, id string, off
 		return 0, err
 	}
 	defer resp.Body.Close()
-	if err := seekBody(resp, off); err != nil {
+	if err := skipTo(resp, off); err != nil {
 		return 0, err
 	}
 	n, err := io.CopyBuffer(contextWriter{ctx, w}, io.LimitReader(resp.Body, length), make([]byte, 256<<10))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 )
 
 // blob returns the bytes [off, end) of a blob, or more; an end of -1 is its own.
@@ -23,23 +22,9 @@ func (c *ociClient) blob(ctx context.Context, d descriptor, off, end int64) (io.
 	if err != nil {
 		return nil, err
 	}
-	if err := seekBody(resp, off); err != nil {
+	if err := skipTo(resp, off); err != nil {
 		resp.Body.Close()
 		return nil, err
 	}
 	return resp.Body, nil
-}
-
-// seekBody makes the body of an answer begin at off: it does, unless the server
-// takes no ranges (RFC 9110, section 14).
-func seekBody(resp *http.Response, off int64) error {
-	if resp.StatusCode == http.StatusPartialContent {
-		got := resp.Header.Get("Content-Range")
-		if !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", off)) {
-			return lasting{fmt.Errorf("asked for the bytes from %d on, got %q", off, got)}
-		}
-		return nil
-	}
-	_, err := io.CopyN(io.Discard, resp.Body, off)
-	return err
 }
