@@ -84,11 +84,11 @@ func eachWork(src Source, from, size int64, f func(imageioWork) error) error {
 func (u *imageioUpload) sendFrom(ctx context.Context, from int64, log Log) error {
 	type begun struct {
 		imageioWork
-		*pending
+		*Pending
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	work := make(chan begun)
-	f := &front{advance: u.arrived.Store}
+	f := &Front{Advance: u.arrived.Store}
 	end := u.src.Size()
 	if u.can.has("zero") {
 		end = max(end, u.size)
@@ -97,7 +97,7 @@ func (u *imageioUpload) sendFrom(ctx context.Context, from int64, log Log) error
 		defer close(work)
 		return eachWork(u.src, from, end, func(w imageioWork) error {
 			select {
-			case work <- begun{w, f.begin(min(w.end, u.src.Size()))}:
+			case work <- begun{w, f.Begin(min(w.end, u.src.Size()))}:
 				return nil
 			case <-ctx.Done():
 				return context.Cause(ctx)
@@ -110,7 +110,7 @@ func (u *imageioUpload) sendFrom(ctx context.Context, from int64, log Log) error
 				if err := u.do(ctx, w.imageioWork, log); err != nil {
 					return err
 				}
-				f.arrive(w.pending)
+				f.Arrive(w.Pending)
 				if err := u.flushSome(ctx, log); err != nil {
 					return err
 				}

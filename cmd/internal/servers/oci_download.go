@@ -150,7 +150,7 @@ func (d *ociDownload) read(ctx context.Context, w io.Writer, off, length int64) 
 	stop := context.AfterFunc(ctx, d.end)
 	defer stop()
 	// What w has got counts, also when it is less.
-	n, err := io.CopyBuffer(io.MultiWriter(contextWriter{ctx, w}, d.sum), io.LimitReader(d.disk.file, length), make([]byte, layerRead))
+	n, err := io.CopyBuffer(io.MultiWriter(contextWriter{ctx, w}, d.sum), io.LimitReader(d.disk.file, length), make([]byte, bodyBuffer))
 	d.off += n
 	if err == nil && n < length {
 		err = io.ErrUnexpectedEOF

@@ -183,7 +183,7 @@ func (s *layerSender) reposition(off int64) error {
 		s.sum, s.summed = sha256.New(), 0
 	}
 	if off > s.summed {
-		if _, err := io.Copy(s.sum, bufio.NewReaderSize(s.layer.reader(s.summed, off, nil), layerRead)); err != nil {
+		if _, err := io.Copy(s.sum, bufio.NewReaderSize(s.layer.reader(s.summed, off, nil), bodyBuffer)); err != nil {
 			return err
 		}
 		s.summed = off

@@ -253,6 +253,8 @@ func schemes() []scheme {
 		{name: "oci+http", open: openOCI, source: openOCISource, format: "qcow2"},
 		{name: "imageio+https", open: openImageio, source: openImageioSource, disk: true},
 		{name: "imageio+http", open: openImageio, source: openImageioSource, disk: true},
+		{name: "glance", open: openGlance, source: openGlanceSource, format: "qcow2"},
+		{name: "glance+import", open: openGlance, format: "qcow2"},
 		{name: "nbd", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbds", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbd+unix", open: openNBDUpload, source: openNBDDownload, disk: true},
