@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -190,37 +189,24 @@ func (u *rsyncUpload) arrived(ctx context.Context, look bool) (int64, error) {
 	return min(entry.size, u.size), err
 }
 
-// send sends what has not arrived yet. rsync compares checksums of the whole
-// file in the end, and sends it again where they differ.
+// send sends what has not arrived yet.
 func (u *rsyncUpload) send(ctx context.Context, src Source, arrived int64, meter *rsyncMeter) error {
-	args := append(rsyncSends(), "--inplace", "--partial", "--sparse", "--info=progress2", "--outbuf=L")
-	switch {
-	case arrived == 0:
-		args = append(args, "--whole-file")
-	case arrived < u.size:
-		args = append(args, "--append-verify")
-	default:
-		// All is there, but maybe not right: only what differs is sent.
-		args = append(args, "--no-whole-file")
-	}
-	if u.server.limit > 0 {
-		args = append(args, "--bwlimit="+strconv.FormatInt(max(1, u.server.limit>>10), 10)) // KiB/s
-	}
 	data, err := dataSize(src)
 	if err != nil {
 		return err
 	}
+	args := rsyncSends()
 	if data < u.size/2 {
 		// rsync sends the zeros of holes: compressed, they are next to nothing.
 		args = append(args, "--compress")
 	}
-	progress := &rsyncProgress{at: func(off int64) {
+	progress := func(off int64) {
 		if off > meter.at {
 			u.server.retry.progress()
 			meter.move(off)
 		}
-	}}
-	return u.server.start(ctx, arrived, progress, append(args, u.file(), u.partFolder())...)
+	}
+	return u.server.transfer(ctx, arrived, u.size, progress, append(args, u.file(), u.partFolder())...)
 }
 
 // rsyncSends are the options of all that sends: the file behind the link, with

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"flatimg/cmd/internal/cli"
+	"flatimg/integration/rig"
 )
 
 // sftpTo returns the options and the URL of a file in a folder of a fake
@@ -263,21 +265,45 @@ func TestSFTPExisting(t *testing.T) {
 // TestSFTPHangs interrupts an upload to a server that does not answer.
 func TestSFTPHangs(t *testing.T) {
 	dir := t.TempDir()
-	dest, o := sftpTo(t, dir, "disk.raw", "hang 500000", "hang 0")
-	up, err := Open(t.Context(), dest, o)
+	o := Options{SSH: fakeSSHIn(t, dir, "hang 500000", "hang 0")}
+	up, err := Open(t.Context(), "sftp://host"+dir+"/disk.raw", o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- up.Send(ctx, smallSource(5), &testLog{}) }()
+	rig.Eventually(t, 10*time.Second, "the server hangs", func() bool {
+		_, err := os.Stat(dir + "/faults.hung")
+		return err == nil
+	})
 	begin := time.Now()
-	if err := up.Send(ctx, smallSource(5), &testLog{}); !errors.Is(err, context.DeadlineExceeded) {
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	if err := up.Close(false); err == nil || !strings.Contains(err.Error(), "left over") {
 		t.Errorf("close: %v", err)
 	}
 	if took := time.Since(begin); took > 13*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// TestSSHSilent connects to a host that says nothing before the login.
+func TestSSHSilent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	o := Options{SSH: rig.Need(t, "ssh") + " -F none -o ConnectTimeout=1"}
+	begin := time.Now()
+	_, err = Open(t.Context(), "sftp://"+l.Addr().String()+"/disk.raw", o)
+	if err == nil || cli.ExitCode(err) != cli.ExitServer {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }

@@ -95,6 +95,7 @@ func (t sshTarget) subsystem(ctx context.Context, name string, options ...string
 		return nil, err
 	}
 	defer w.Close()
+	widenPipe(w)
 	cmd.Stdout = w
 	if err := cmd.Start(); err != nil {
 		in.Close()
