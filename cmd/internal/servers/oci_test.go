@@ -234,9 +234,15 @@ func checkOCI(t *testing.T, src string, o Options) {
 	if d.Size() != ociTestSize || d.(Namer).FileName() != "web.raw" {
 		t.Errorf("%d bytes of %s", d.Size(), d.(Namer).FileName())
 	}
+	if _, err := d.(Summer).Checksum(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a checksum of what was not read: %v", err)
+	}
 	got, want := sha256.New(), sha256.New()
 	if err := d.Read(t.Context(), got, 0, -1); err != nil {
 		t.Fatal(err)
+	}
+	if c, err := d.(Summer).Checksum(t.Context()); err != nil || !bytes.Equal(c.Sum, got.Sum(nil)) {
+		t.Errorf("%+v, %v", c, err)
 	}
 	io.Copy(want, ociTestSource().Reader)
 	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
@@ -484,5 +490,8 @@ func TestOCIPacked(t *testing.T) {
 	}
 	if err := d.Read(t.Context(), io.Discard, 4<<20, -1); cli.ExitCode(err) != cli.ExitServer {
 		t.Errorf("%v, want that the digest differs", err)
+	}
+	if _, err := d.(Summer).Checksum(t.Context()); err == nil {
+		t.Error("there is a checksum all the same")
 	}
 }
