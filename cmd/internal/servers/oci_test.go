@@ -357,6 +357,23 @@ func TestOCIResumeDone(t *testing.T) {
 	checkOCI(t, f.dest("vm/web"), Options{})
 }
 
+// TestOCIResumePublished goes on with a run that was killed when the manifest
+// was there.
+func TestOCIResumePublished(t *testing.T) {
+	f := newFakeRegistry(t)
+	log := &testLog{}
+	if err := ociExport(t.Context(), f.dest("vm/web"), Options{}, log); err != nil {
+		t.Fatal(err)
+	}
+	second := &testLog{}
+	if err := ociExport(t.Context(), f.dest("vm/web"), Options{Resume: log.state}, second); err != nil {
+		t.Fatal(err)
+	}
+	if second.sent.Load() != 0 || second.kept.Load() != ociTestData {
+		t.Errorf("%d bytes sent, %d kept", second.sent.Load(), second.kept.Load())
+	}
+}
+
 func TestOCIRemove(t *testing.T) {
 	f := newFakeRegistry(t)
 	f.cuts = []int64{-1, 3}
