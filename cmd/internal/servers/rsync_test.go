@@ -149,6 +149,7 @@ func put(t *testing.T, up Upload, src areaSource, log *testLog) error {
 }
 
 func TestRsyncUpload(t *testing.T) {
+	t.Parallel()
 	src := newAreaSource(t, smallSource(1))
 	data, _ := dataSize(src)
 	for name, place := range rsyncPlaces(t) {
@@ -188,6 +189,7 @@ func TestRsyncUpload(t *testing.T) {
 // TestRsyncCut cuts the connection at random points: once within a run, which
 // goes on by itself, and once so that a later run has to.
 func TestRsyncCut(t *testing.T) {
+	t.Parallel()
 	place := rsyncPlaces(t)["daemon"]
 	for seed := range uint64(4) {
 		src := newAreaSource(t, smallSource(seed))
@@ -233,6 +235,7 @@ func TestRsyncCut(t *testing.T) {
 
 // TestRsyncKilled kills rsync while it sends.
 func TestRsyncKilled(t *testing.T) {
+	t.Parallel()
 	src := newAreaSource(t, smallSource(8))
 	for name, place := range rsyncPlaces(t) {
 		t.Run(name, func(t *testing.T) {
@@ -321,6 +324,7 @@ func TestRsyncExisting(t *testing.T) {
 
 // TestRsyncWrong finds out that what arrived differs, and sends it again.
 func TestRsyncWrong(t *testing.T) {
+	t.Parallel()
 	src := newAreaSource(t, smallSource(5))
 	for name, place := range rsyncPlaces(t) {
 		t.Run(name, func(t *testing.T) {
@@ -432,6 +436,7 @@ func TestRsyncFails(t *testing.T) {
 
 // TestRsyncHangs interrupts an upload to a server that does not answer.
 func TestRsyncHangs(t *testing.T) {
+	t.Parallel()
 	place := rsyncPlaces(t)["daemon"]
 	_, url := place.folder(t)
 	up, err := Open(t.Context(), url+"/disk.raw", place.o)
@@ -455,6 +460,7 @@ func TestRsyncHangs(t *testing.T) {
 }
 
 func TestRsyncDownload(t *testing.T) {
+	t.Parallel()
 	src := smallSource(9)
 	want := content(t, src)
 	for name, place := range rsyncPlaces(t) {

@@ -92,6 +92,7 @@ func checkOnly(t *testing.T, dir string, want ...string) {
 }
 
 func TestSFTPUpload(t *testing.T) {
+	t.Parallel()
 	src := smallSource(1)
 	data, _ := dataSize(src)
 	for _, c := range []struct {
@@ -264,6 +265,7 @@ func TestSFTPExisting(t *testing.T) {
 
 // TestSFTPHangs interrupts an upload to a server that does not answer.
 func TestSFTPHangs(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := Options{SSH: fakeSSHIn(t, dir, "hang 500000", "hang 0")}
 	up, err := Open(t.Context(), "sftp://host"+dir+"/disk.raw", o)
@@ -292,6 +294,7 @@ func TestSFTPHangs(t *testing.T) {
 
 // TestSSHSilent connects to a host that says nothing before the login.
 func TestSSHSilent(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
