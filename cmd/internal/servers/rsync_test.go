@@ -94,7 +94,8 @@ func (s fileSource) Path() string { return s.path }
 
 func newFileSource(t *testing.T, src *fakeSource) fileSource {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "area.raw")
+	// Under another name than at its destination, or the same one.
+	path := filepath.Join(t.TempDir(), []string{"area.raw", "disk.raw"}[src.Size()%2])
 	if err := os.WriteFile(path, content(t, src), 0o600); err != nil {
 		t.Fatal(err)
 	}
