@@ -6,6 +6,7 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -93,7 +94,8 @@ func (s areaSource) Path() string { return s.path }
 
 func newAreaSource(t *testing.T, src *fakeSource) areaSource {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "area.raw")
+	// Under another name than at its destination, or the same one.
+	path := filepath.Join(t.TempDir(), []string{"area.raw", "disk.raw"}[src.Size()%2])
 	if err := os.WriteFile(path, content(t, src), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -184,6 +186,45 @@ func TestRsyncUpload(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRsyncOverSSH sends through a real ssh, whose command line is quoted for a
+// shell and for rsync.
+func TestRsyncOverSSH(t *testing.T) {
+	server := rig.Sshd(t)
+	src := newFileSource(t, randomSource(2))
+	p := rsyncPlace{dir: t.TempDir()}
+	p.url = fmt.Sprintf("rsync+ssh://%s@%s:%d%s", server.User, server.Host, server.Port, p.dir)
+	dir, url := p.folder(t)
+	up, err := Open(t.Context(), url+"/disk.raw", Options{SSH: server.Command + ` -o 'ConnectTimeout=9' -o "AddressFamily inet"`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := put(t, up, src, &testLog{}); err != nil {
+		t.Error(err)
+	}
+	up.Close(false)
+	checkFile(t, dir, "disk.raw", src.fakeSource)
+	if _, err := Open(t.Context(), url+"/other.raw", Options{SSH: server.Command + " -o IdentityFile=none -F none -o BatchMode=yes"}); err == nil || cli.ExitCode(err) != cli.ExitServer {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
+// TestRsyncFull fills the disk of the server.
+func TestRsyncFull(t *testing.T) {
+	place := rsyncPlaces(t)["ssh"]
+	dir := rig.TmpFS(t, 1<<20)
+	up, err := Open(t.Context(), "rsync+ssh://host"+dir+"/disk.raw", place.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Send(t.Context(), newFileSource(t, randomSource(3)), &testLog{}); err == nil || cli.ExitCode(err) != cli.ExitNoSpace {
+		t.Errorf("%v, want exit code %d", err, cli.ExitNoSpace)
+	}
+	if err := up.Close(false); err != nil {
+		t.Error(err)
+	}
+	checkOnly(t, dir)
 }
 
 // TestRsyncCut cuts the connection at random points: once within a run, which

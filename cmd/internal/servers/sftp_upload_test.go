@@ -311,6 +311,48 @@ func TestSSHSilent(t *testing.T) {
 	}
 }
 
+// TestSFTPReplacesBehindLink replaces what a symbolic link points to.
+func TestSFTPReplacesBehindLink(t *testing.T) {
+	src := randomSource(6)
+	dir := t.TempDir()
+	os.Mkdir(dir+"/sub", 0o700)
+	os.WriteFile(dir+"/sub/real.raw", []byte("old"), 0o600)
+	if err := os.Symlink("sub/real.raw", dir+"/disk.raw"); err != nil {
+		t.Fatal(err)
+	}
+	dest, o := sftpTo(t, dir, "disk.raw")
+	o.Force = true
+	up, err := Open(t.Context(), dest, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(t, up, src, &testLog{}); err != nil {
+		t.Error(err)
+	}
+	up.Close(false)
+	checkFile(t, dir+"/sub", "real.raw", src)
+	if fi, err := os.Lstat(dir + "/disk.raw"); err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+		t.Errorf("the link was replaced: %v", err)
+	}
+}
+
+// TestSFTPCheck counts on what an earlier run has sent.
+func TestSFTPCheck(t *testing.T) {
+	dest, o := sftpTo(t, t.TempDir(), "disk.raw")
+	for state, code := range map[string]int{"{}": cli.ExitNoSpace, `{"part":".disk.raw.part-A","arrived":4611686018427387904}`: 0} {
+		o.Resume = []byte(state)
+		up, err := Open(t.Context(), dest, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = up.(Checker).Check(t.Context(), File{Size: 1 << 62, Data: 1 << 62})
+		if code == 0 && err != nil || code != 0 && (err == nil || cli.ExitCode(err) != code) {
+			t.Errorf("%s: %v, want exit code %d", state, err, code)
+		}
+		up.Close(true)
+	}
+}
+
 func TestSFTPFails(t *testing.T) {
 	dir := t.TempDir()
 	os.Mkdir(dir+"/sub", 0o700)
