@@ -91,7 +91,7 @@ func newRsyncServer(ctx context.Context, text string, o Options) (*rsyncServer, 
 	s := &rsyncServer{scheme: scheme, target: t, limit: o.BandwidthLimit, retry: newRetrier(o)}
 	if s.overSSH() {
 		s.target.command = sshCommand(o)
-		s.target = s.target.withTimeouts(ctx)
+		s.target = s.target.withDefaults(ctx)
 		return s, path, nil
 	}
 	if s.target.user == "" {

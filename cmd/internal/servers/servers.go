@@ -131,7 +131,7 @@ type Checker interface {
 type Verifier interface {
 	// Verify compares what the server has received with what was sent, whose
 	// SHA-256 is sum; nil where that is not known. It returns who has computed
-	// what: "sha256sum on the server". An error that wraps
+	// what: "SHA-256 on the server". An error that wraps
 	// [errors.ErrUnsupported]: this server doesn't after all.
 	Verify(ctx context.Context, sum []byte) (by string, err error)
 }
@@ -175,7 +175,7 @@ type Checksum struct {
 	// Algorithm is "sha256", "sha512" or "md5".
 	Algorithm string
 	Sum       []byte
-	// By says who has computed it: "sha256sum on the server".
+	// By says who has computed it: "SHA-256 on the server".
 	By string
 }
 
