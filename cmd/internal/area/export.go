@@ -94,7 +94,7 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	if err := e.findJob(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { err = e.end(err) }()
+	defer func() { err = e.end(ctx, err) }()
 	if err := e.run(ctx, name); err != nil {
 		return nil, err
 	}

@@ -76,11 +76,13 @@ func (f *fetch) run(ctx context.Context) (sum []byte, err error) {
 		}
 	}
 	f.grown = make(chan struct{}, 1)
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(f.grown)
-		return f.fetch(ctx)
+		return f.fetch(groupCtx)
 	})
+	// When the line breaks, what has arrived is hashed all the same: only that
+	// can be gone on with.
 	group.Go(func() error { return f.hashBehind(ctx, h, hashed) })
 	err = group.Wait()
 	f.job.flush()
@@ -110,7 +112,10 @@ type part struct{ off, length int64 }
 func (f *fetch) fetch(ctx context.Context) error {
 	if f.size < 0 {
 		w := f.writer(ctx, f.arrived)
-		w.moved = f.advance
+		w.moved = func(off int64) {
+			f.file.Truncate(off) // zeros at the end were not written
+			f.advance(off)
+		}
 		if err := f.try(ctx, part{f.arrived, -1}, w); err != nil {
 			return err
 		}

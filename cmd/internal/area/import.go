@@ -233,7 +233,7 @@ func (im *importer) end(err error) error {
 		return errors.Join(err, im.job.remove())
 	}
 	im.job.flush()
-	im.Meter.Say(fmt.Sprintf("what was fetched is kept: the same command goes on with it, flatimg jobs --remove %s gives it up", im.job.id()))
+	im.Meter.Say("what was fetched is kept: the same command goes on with it, " + im.job.removal(im.Area) + " gives it up")
 	return errors.Join(err, im.job.close())
 }
 

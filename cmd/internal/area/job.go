@@ -176,6 +176,15 @@ func checkOwn(folder *os.File) error {
 // id is what users call the job.
 func (j *job) id() string { return filepath.Base(j.dir)[len(jobPrefix):] }
 
+// removal is the command that removes the job, in the area that was named; empty:
+// none was.
+func (j *job) removal(named string) string {
+	if named != "" {
+		named = " --area " + named
+	}
+	return "flatimg jobs" + named + " --remove " + j.id()
+}
+
 // close leaves the job to a later run.
 func (j *job) close() error { return j.fd.Close() }
 

@@ -135,12 +135,14 @@ func absolute(path string) string {
 
 // end closes all uploads, and the job: it is kept when a later run can go on
 // with it, and removed otherwise.
-func (e *export) end(err error) error {
+func (e *export) end(ctx context.Context, err error) error {
 	keep := err != nil && e.job != nil && e.job.resumable() && (!isFinal(err) || e.missesUpload())
 	for _, up := range e.opened {
 		closeErr := up.Close(keep)
-		if err == nil && closeErr != nil {
-			e.Meter.Say(closeErr.Error()) // something is left over beside what is right
+		// What is left over beside what is right is no error; of an interrupt
+		// nobody would see a second one.
+		if closeErr != nil && (err == nil || ctx.Err() != nil) {
+			e.Meter.Say(closeErr.Error())
 			continue
 		}
 		err = errors.Join(err, closeErr)
@@ -149,7 +151,7 @@ func (e *export) end(err error) error {
 	case e.job == nil:
 	case keep:
 		e.job.flush()
-		e.Meter.Say(fmt.Sprintf("what was sent is kept: the same command goes on with it, flatimg jobs --remove %s gives it up", e.job.id()))
+		e.Meter.Say("what was sent is kept: the same command goes on with it, " + e.job.removal(e.Area) + " gives it up")
 		err = errors.Join(err, e.job.close())
 	case e.report.Kept != "":
 		err = errors.Join(err, e.job.leave())
