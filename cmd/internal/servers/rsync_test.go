@@ -192,7 +192,7 @@ func TestRsyncUpload(t *testing.T) {
 // shell and for rsync.
 func TestRsyncOverSSH(t *testing.T) {
 	server := rig.Sshd(t)
-	src := newFileSource(t, randomSource(2))
+	src := newAreaSource(t, smallSource(2))
 	p := rsyncPlace{dir: t.TempDir()}
 	p.url = fmt.Sprintf("rsync+ssh://%s@%s:%d%s", server.User, server.Host, server.Port, p.dir)
 	dir, url := p.folder(t)
@@ -218,7 +218,7 @@ func TestRsyncFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := up.Send(t.Context(), newFileSource(t, randomSource(3)), &testLog{}); err == nil || cli.ExitCode(err) != cli.ExitNoSpace {
+	if err := up.Send(t.Context(), newAreaSource(t, smallSource(3)), &testLog{}); err == nil || cli.ExitCode(err) != cli.ExitNoSpace {
 		t.Errorf("%v, want exit code %d", err, cli.ExitNoSpace)
 	}
 	if err := up.Close(false); err != nil {

@@ -313,7 +313,7 @@ func TestSSHSilent(t *testing.T) {
 
 // TestSFTPReplacesBehindLink replaces what a symbolic link points to.
 func TestSFTPReplacesBehindLink(t *testing.T) {
-	src := randomSource(6)
+	src := smallSource(6)
 	dir := t.TempDir()
 	os.Mkdir(dir+"/sub", 0o700)
 	os.WriteFile(dir+"/sub/real.raw", []byte("old"), 0o600)
