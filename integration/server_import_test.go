@@ -43,7 +43,7 @@ func testImport(t *testing.T, s *exportServer) {
 
 	o = c.fetch(0, path)
 	rig.CompareContent(t, path, c.want)
-	if s.host != "" && o.Report.SHA256 != sumOf(c.want) {
+	if s.host != "" && o.Report.SHA256 != s.sum {
 		t.Errorf("SHA-256 is %q", o.Report.SHA256)
 	}
 	if s.sums && o.Report.Verified == "" {
@@ -61,7 +61,7 @@ func testImport(t *testing.T, s *exportServer) {
 	if readFile(t, path) != "old" {
 		t.Error("the file was replaced")
 	}
-	c.fetch(0, path, "--force", "--sha256", sumOf(c.want))
+	c.fetch(0, path, "--force", "--sha256", s.sum)
 	rig.CompareContent(t, path, c.want)
 	checkNames(t, dir, "back.raw")
 	c.checkNoJob()

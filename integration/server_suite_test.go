@@ -33,6 +33,8 @@ type abilities struct {
 	checksum, sums bool
 	// files: only what is a file here can be sent.
 	files bool
+	// slow: each run makes several connections that take long.
+	slow bool
 	// atomic: of several exports without --force one gets the name.
 	atomic bool
 }
@@ -43,7 +45,7 @@ var serverKinds = []serverKind{
 	{"device", startDevice, abilities{}},
 	{"sftp", startSFTP, abilities{named: true, resumes: true, sparse: true, checksum: true, sums: true, atomic: true}},
 	{"rsync", startRsync, abilities{named: true, resumes: true, sparse: true, checksum: true, files: true}},
-	{"rsync+ssh", startRsyncSSH, abilities{named: true, resumes: true, sparse: true, checksum: true, files: true}},
+	{"rsync+ssh", startRsyncSSH, abilities{named: true, slow: true, resumes: true, sparse: true, checksum: true, files: true}},
 	{"nginx", startNginx, abilities{named: true}},
 	{"apache", startApache, abilities{named: true, sparse: true}},
 	{"s3", startS3, abilities{named: true, resumes: true, checksum: true, atomic: true}},
@@ -101,11 +103,12 @@ const suiteData = 20 << 20
 // the final name is not there, or what it names is complete.
 func TestServers(t *testing.T) {
 	im := suiteChain.Build(t, t.TempDir())
+	sum := sumOf(im.Want)
 	for _, kind := range serverKinds {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
 			s := kind.start(t)
-			s.serverKind, s.image = kind, im
+			s.serverKind, s.image, s.sum = kind, im, sum
 			if s.host != "" {
 				s.cutter = rig.NewCutter(t, s.host)
 			}
@@ -122,7 +125,9 @@ func TestServers(t *testing.T) {
 // exportServer is a server of the suite.
 type exportServer struct {
 	serverKind
+	// image is the suite's; sum is the SHA-256 of a raw file of it.
 	image *rig.Image
+	sum   string
 	// host is where it listens, host:port; empty for what is on this machine.
 	host string
 	// cutter is a proxy in front of host; nil without.
