@@ -40,6 +40,9 @@ var jobsVerb = verb{
 			enc.SetIndent("", "  ")
 			return enc.Encode(jobs)
 		}
+		if len(jobs) == 0 {
+			fmt.Fprintf(os.Stderr, "flatimg: no interrupted exports or imports in %s\n", where)
+		}
 		return listJobs(os.Stdout, jobs)
 	},
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -45,11 +47,7 @@ func (o *output) meter(job string) *progress.Meter {
 func (o *output) end(job string, r *area.Report, err error) {
 	switch {
 	case o.json && err != nil:
-		o.events.Write("error", job, struct {
-			Error string `json:"error"`
-			Hint  string `json:"hint,omitempty"`
-			Code  int    `json:"exit_code"`
-		}{err.Error(), cli.Hint(err), cli.ExitCode(err)})
+		o.events.Write("error", job, cli.FieldsOf(err))
 	case o.json:
 		o.events.Write("report", job, r)
 	case err == nil && !o.quiet:
@@ -64,10 +62,10 @@ func (o *output) Begin(options area.Options) area.Options {
 }
 
 // End implements [area.Watcher]: of several images each failure is told at
-// once.
+// once; an interrupt, which ends all, is told once.
 func (o *output) End(image string, r *area.Report, err error) {
 	o.end(image, r, err)
-	if err != nil {
+	if err != nil && !errors.Is(err, context.Canceled) {
 		cli.Report(os.Stderr, fmt.Errorf("%s: %w", image, err))
 	}
 }

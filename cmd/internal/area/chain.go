@@ -27,12 +27,13 @@ func chainFiles(im *layers.Image, f func(*volume.File) error) error {
 // checkNotSource fails when dest, or the file name in it, is a file of the
 // image: the export would replace what it reads.
 func checkNotSource(im *layers.Image, dest, name string) error {
-	if servers.IsURL(dest) {
+	path, isLocal := servers.LocalPath(dest)
+	if !isLocal {
 		return nil
 	}
-	fi, err := os.Stat(dest)
+	fi, err := os.Stat(path)
 	if err == nil && fi.IsDir() {
-		fi, err = os.Stat(filepath.Join(dest, name))
+		fi, err = os.Stat(filepath.Join(path, name))
 	}
 	if err != nil {
 		return nil // nothing there that could be one
@@ -55,19 +56,21 @@ func checkNotSource(im *layers.Image, dest, name string) error {
 // checkUnchanged fails when a file of the image was written to since it was
 // opened: what was read may be of two states.
 func checkUnchanged(im *layers.Image) error {
-	return chainFiles(im, func(file *volume.File) error {
-		var st syscall.Stat_t
-		if err := syscall.Fstat(file.Fd(), &st); err != nil {
-			return &os.PathError{Op: "stat", Path: file.Path(), Err: err}
+	return chainFiles(im, checkFileUnchanged)
+}
+
+func checkFileUnchanged(file *volume.File) error {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(file.Fd(), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: file.Path(), Err: err}
+	}
+	isRegular := st.Mode&syscall.S_IFMT == syscall.S_IFREG
+	if isRegular && (st.Size != file.Size() || st.Mtim.Nano() != file.ModTime().UnixNano()) {
+		return &cli.Error{
+			Err:  fmt.Errorf("%s: changed while it was read", file.Path()),
+			Hint: "stop who writes to it, then try again",
+			Code: cli.ExitSource,
 		}
-		isRegular := st.Mode&syscall.S_IFMT == syscall.S_IFREG
-		if isRegular && (st.Size != file.Size() || st.Mtim.Nano() != file.ModTime().UnixNano()) {
-			return &cli.Error{
-				Err:  fmt.Errorf("%s: changed while it was exported", file.Path()),
-				Hint: "stop who writes to it, then export again",
-				Code: cli.ExitSource,
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }

@@ -86,7 +86,7 @@ func (im *importer) overlay(ctx context.Context, src *source, name string) (err 
 	if err != nil {
 		return err
 	}
-	up, err := servers.Open(ctx, dest, servers.Options{Force: im.Force})
+	up, err := im.target(dest, "")
 	if err != nil {
 		return err
 	}

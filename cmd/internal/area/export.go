@@ -94,7 +94,7 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 	if err := e.findJob(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { err = e.end(err) }()
+	defer func() { err = e.end(ctx, err) }()
 	if err := e.run(ctx, name); err != nil {
 		return nil, err
 	}
@@ -130,8 +130,14 @@ type export struct {
 	limiter *rate.Limiter
 	job     *job // nil until something needs one
 
-	// uploads are all that were opened; they are closed at the end.
-	uploads []servers.Upload
+	// opened are all uploads; they are closed at the end.
+	opened []opened
+}
+
+// opened is an upload of the file with that role, and how it was opened.
+type opened struct {
+	servers.Upload
+	role, dest, name string
 }
 
 // mainFile is the role of the file that DEST names; companions have their
@@ -184,14 +190,15 @@ func (e *export) open(ctx context.Context, dest, name, role string) (servers.Upl
 	if err != nil {
 		return nil, err
 	}
-	e.uploads = append(e.uploads, up)
+	e.opened = append(e.opened, opened{up, role, dest, name})
 	return up, nil
 }
 
-// fileName is the name that a file has, or will have, at a server.
+// fileName is the name that a file has, or will have, at a server: one that is
+// no path, whatever the server says.
 func fileName(at fmt.Stringer) string {
 	if n, ok := at.(servers.Namer); ok && n.FileName() != "" {
-		return n.FileName()
+		return path.Base(n.FileName())
 	}
 	return path.Base(at.String())
 }
@@ -385,15 +392,16 @@ func (e *export) fill(ctx context.Context, f *os.File, p product) (Stats, error)
 		if e.report.SHA256, err = p.verify(ctx, src, e.Meter); err != nil {
 			return stats, err
 		}
+		e.report.VerifiedBy = "compared with the view"
 	}
 	return stats, checkUnchanged(e.image)
 }
 
 // fillError names the place in an error of making the file, in place of one
-// without a name; hint says what helps when it is full. One of the source says
-// by itself where it is.
+// without a name; hint says what helps when it is full. One of the source, or of
+// a server, says by itself where it is.
 func fillError(place string, err error, hint string) error {
-	if errors.Is(err, layers.ErrSource) {
+	if code := cli.ExitCode(err); code == cli.ExitSource || code == cli.ExitServer {
 		return err
 	}
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {

@@ -46,8 +46,8 @@ type fetch struct {
 	// arrived is the offset before which all is in the file; protected by mu.
 	mu      sync.Mutex
 	arrived int64
-	// resumed is what of it an earlier run has fetched; received counts what
-	// has come since.
+	// resumed is how much data of it an earlier run has fetched; received
+	// counts what has come since.
 	resumed  int64
 	received atomic.Int64
 	// grown gets a value when arrived has grown; it is closed at the end.
@@ -61,9 +61,12 @@ func (f *fetch) run(ctx context.Context) (sum []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f.resumed = f.arrived
+	hashed := f.arrived
+	if f.resumed, err = f.dataBefore(ctx, hashed); err != nil {
+		return nil, err
+	}
 	f.meter.Start("fetching", f.data)
-	f.meter.Skip(f.arrived)
+	f.meter.Skip(f.resumed)
 	if err := f.file.Truncate(f.arrived); err != nil {
 		return nil, err
 	}
@@ -73,20 +76,20 @@ func (f *fetch) run(ctx context.Context) (sum []byte, err error) {
 		}
 	}
 	f.grown = make(chan struct{}, 1)
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(f.grown)
-		return f.fetch(ctx)
+		return f.fetch(groupCtx)
 	})
-	if f.whole {
-		group.Go(func() (err error) {
-			sum, err = f.hashBehind(ctx, h)
-			return err
-		})
-	}
+	// When the line breaks, what has arrived is hashed all the same: only that
+	// can be gone on with.
+	group.Go(func() error { return f.hashBehind(ctx, h, hashed) })
 	err = group.Wait()
 	f.job.flush()
-	return sum, err
+	if err != nil || !f.whole {
+		return nil, err
+	}
+	return h.Sum(nil), nil
 }
 
 // advance says that all before off is in the file.
@@ -98,7 +101,8 @@ func (f *fetch) advance(off int64) {
 	case f.grown <- struct{}{}:
 	default:
 	}
-	f.job.update(mainFile, false, func(r *fileRecord) { r.Fetched, r.Done = off, off })
+	done := f.resumed + f.received.Load()
+	f.job.update(mainFile, false, func(r *fileRecord) { r.Fetched, r.Done = off, done })
 }
 
 // part is a range of the file in bytes; a negative length goes to its end.
@@ -108,7 +112,10 @@ type part struct{ off, length int64 }
 func (f *fetch) fetch(ctx context.Context) error {
 	if f.size < 0 {
 		w := f.writer(ctx, f.arrived)
-		w.moved = f.advance
+		w.moved = func(off int64) {
+			f.file.Truncate(off) // zeros at the end were not written
+			f.advance(off)
+		}
 		if err := f.try(ctx, part{f.arrived, -1}, w); err != nil {
 			return err
 		}
@@ -161,22 +168,45 @@ func (f *fetch) eachPart(ctx context.Context, do func(part) error) error {
 	if f.lanes > 1 {
 		most = fetchChunk
 	}
-	for off := f.arrived; off < f.size; {
-		start, end := off, f.size
-		if s, ok := f.from.(servers.Sparse); ok {
-			var err error
-			if start, end, err = s.NextData(ctx, off); err != nil {
-				return err
-			}
-		}
+	return f.eachRun(ctx, f.arrived, f.size, func(start, end int64) error {
 		for ; start < end; start += most {
 			if err := do(part{start, min(most, end-start)}); err != nil {
 				return err
 			}
 		}
-		off = end
+		return nil
+	})
+}
+
+// eachRun calls do for the runs of data of the file in [from, to), in order, as
+// far as the server tells where it has data.
+func (f *fetch) eachRun(ctx context.Context, from, to int64, do func(start, end int64) error) error {
+	s, ok := f.from.(servers.Sparse)
+	if !ok {
+		return do(from, to)
+	}
+	for from < to {
+		start, end, err := s.NextData(ctx, from)
+		if err != nil {
+			return err
+		}
+		if end = min(end, to); start < end {
+			if err := do(start, end); err != nil {
+				return err
+			}
+		}
+		from = max(start, end)
 	}
 	return nil
+}
+
+// dataBefore returns how many bytes of data the file has before an offset.
+func (f *fetch) dataBefore(ctx context.Context, off int64) (sum int64, err error) {
+	err = f.eachRun(ctx, 0, off, func(start, end int64) error {
+		sum += end - start
+		return nil
+	})
+	return sum, err
 }
 
 // try fetches a range, again from where it broke off when that may pass.
@@ -185,17 +215,16 @@ func (f *fetch) try(ctx context.Context, p part, w *sparseWriter) error {
 	for {
 		length := p.length
 		if length >= 0 {
-			length -= w.off - p.off
+			length = max(0, length-(w.off-p.off))
 		}
-		if length == 0 && p.length != 0 {
-			w.tell()
+		if length == 0 {
 			return nil
 		}
 		before := w.off
 		err := f.from.Read(ctx, w, w.off, length)
 		w.tell()
-		if err == nil && p.length >= 0 && w.off != p.off+p.length {
-			err = fmt.Errorf("%s: %w at offset %#x", f.from, io.ErrUnexpectedEOF, w.off)
+		if err == nil && p.length >= 0 && w.off < p.off+p.length {
+			err = &cli.Error{Err: fmt.Errorf("%s: %w at offset %#x", f.from, io.ErrUnexpectedEOF, w.off), Code: cli.ExitServer}
 		}
 		if err == nil {
 			return nil
@@ -218,30 +247,49 @@ func (f *fetch) try(ctx context.Context, p part, w *sparseWriter) error {
 func (f *fetch) goOn(ctx context.Context) (hash.Hash, error) {
 	h := sha256.New()
 	was := f.job.file(mainFile).Hash
-	if was == nil || !f.whole {
+	if was == nil || f.size >= 0 && was.Offset > f.size {
 		return h, nil
 	}
-	f.meter.Start("verifying what was fetched before", was.Offset)
-	buf := make([]byte, hashStep)
-	for off := int64(0); off < was.Offset; {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		n := min(hashStep, was.Offset-off)
-		if k, err := f.file.ReadAt(buf[:n], off); int64(k) < n {
-			f.meter.Say(fmt.Sprintf("what was fetched before is damaged at offset %#x: %v: the import begins anew", off, err))
-			return sha256.New(), nil
-		}
-		h.Write(buf[:n])
-		f.meter.Add(n)
-		off += n
-	}
-	if state := marshalHash(h); !bytes.Equal(state, was.State) {
+	f.meter.Start("verifying what was fetched before", f.data)
+	err := f.hash(ctx, h, 0, was.Offset, func(_, n int64) { f.meter.Add(n) })
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		f.meter.Say(fmt.Sprintf("what was fetched before is damaged: %v: the import begins anew", err))
+		return sha256.New(), nil
+	case !bytes.Equal(marshalHash(h), was.State):
 		f.meter.Say("what was fetched before is damaged: the import begins anew")
 		return sha256.New(), nil
 	}
 	f.arrived = was.Offset
 	return h, nil
+}
+
+// hash hashes what is in the file in [from, to); of one that is mostly holes its
+// data only. It calls told with the offset that it has come to, and the number
+// of bytes since the last call.
+func (f *fetch) hash(ctx context.Context, h hash.Hash, from, to int64, told func(off, n int64)) error {
+	buf := make([]byte, hashStep)
+	read := func(off, end int64) error {
+		for off < end {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			n := min(hashStep, end-off)
+			if k, err := f.file.ReadAt(buf[:n], off); int64(k) < n {
+				return fmt.Errorf("read to hash, at offset %#x: %w", off, err)
+			}
+			h.Write(buf[:n])
+			off += n
+			told(off, n)
+		}
+		return nil
+	}
+	if f.whole {
+		return read(from, to)
+	}
+	return f.eachRun(ctx, from, to, read)
 }
 
 func marshalHash(h hash.Hash) []byte {
@@ -252,45 +300,38 @@ func marshalHash(h hash.Hash) []byte {
 	return state
 }
 
-// hashBehind hashes the file with h, from what h has on, as it grows.
-func (f *fetch) hashBehind(ctx context.Context, h hash.Hash) ([]byte, error) {
-	off := f.resumed
+// hashBehind hashes the file with h, from offset off on, as it grows.
+func (f *fetch) hashBehind(ctx context.Context, h hash.Hash, off int64) error {
+	noted := off
 	note := func(atOnce bool) {
+		noted = off
 		state := hashState{off, marshalHash(h)}
 		f.job.update(mainFile, atOnce, func(r *fileRecord) { r.Hash = &state })
 	}
 	defer func() { note(true) }()
-	buf := make([]byte, hashStep)
-	for isOpen := true; ; {
+	for isOpen := true; isOpen; {
+		_, isOpen = <-f.grown
 		f.mu.Lock()
 		arrived := f.arrived
 		f.mu.Unlock()
-		for off < arrived {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			n := min(hashStep, arrived-off)
-			if k, err := f.file.ReadAt(buf[:n], off); int64(k) < n {
-				return nil, fmt.Errorf("read to hash, at offset %#x: %w", off, err)
-			}
-			h.Write(buf[:n])
-			if off += n; off%stateEvery == 0 {
+		if err := f.hash(ctx, h, off, arrived, func(at, _ int64) {
+			if off = at; off-noted >= stateEvery {
 				note(false)
 			}
+		}); err != nil {
+			return err
 		}
-		if !isOpen {
-			return h.Sum(nil), nil
-		}
-		_, isOpen = <-f.grown
+		off = arrived // a hole may be before it
 	}
+	return nil
 }
 
 // checkSum compares the file with a checksum that the server knows, and returns
 // who has computed it; empty: it knows none.
 func (f *fetch) checkSum(ctx context.Context, sum []byte, size int64) (by string, err error) {
 	s, ok := f.from.(servers.Summer)
-	if !ok {
-		return "", nil
+	if !ok || !f.whole {
+		return "", nil // of a file that is mostly holes it would take long
 	}
 	f.meter.Start("asking the server for its checksum", 0)
 	want, err := s.Checksum(ctx)
@@ -300,7 +341,7 @@ func (f *fetch) checkSum(ctx context.Context, sum []byte, size int64) (by string
 	case err != nil:
 		return "", err
 	}
-	if want.Algorithm != "sha256" || sum == nil {
+	if want.Algorithm != "sha256" {
 		if sum, err = f.otherSum(ctx, want.Algorithm, size); err != nil || sum == nil {
 			return "", err
 		}
@@ -318,7 +359,7 @@ func (f *fetch) checkSum(ctx context.Context, sum []byte, size int64) (by string
 // otherSum returns a checksum of the file by another algorithm; nil when it is
 // not known here.
 func (f *fetch) otherSum(ctx context.Context, algorithm string, size int64) ([]byte, error) {
-	newHash := map[string]func() hash.Hash{"sha256": sha256.New, "sha512": sha512.New, "md5": md5.New}[algorithm]
+	newHash := map[string]func() hash.Hash{"sha512": sha512.New, "md5": md5.New}[algorithm]
 	if newHash == nil {
 		return nil, nil
 	}

@@ -58,7 +58,8 @@ func Import(ctx context.Context, o ImportOptions) (_ *Report, err error) {
 	begin := time.Now()
 	defer o.Meter.Stop()
 	im := &importer{ImportOptions: o, report: &Report{Import: true}, areaDir: Directory(o.Area)}
-	if err := im.checkTarget(); err != nil {
+	im.Server.BandwidthLimit = o.BandwidthLimit
+	if err := im.checkArguments(); err != nil {
 		return nil, err
 	}
 	if local, ok := servers.LocalPath(o.Source); ok {
@@ -82,10 +83,12 @@ type importer struct {
 	report  *Report
 	areaDir string
 	job     *job
+	// local is the source if that is a file of this machine.
+	local *volume.File
 }
 
-// checkTarget fails early when the image can't be made.
-func (im *importer) checkTarget() error {
+// checkArguments fails early when the image can't be made.
+func (im *importer) checkArguments() error {
 	if servers.IsURL(im.Image) {
 		return &cli.Error{
 			Err:  fmt.Errorf("%s: an import makes a local image", im.Image),
@@ -101,16 +104,30 @@ func (im *importer) checkTarget() error {
 	if servers.IsFolder(im.Image) {
 		return nil // its name is known later
 	}
-	up, err := im.target("")
+	return im.checkPlace("")
+}
+
+// checkPlace fails when the image of a file called name can't be put to its
+// place.
+func (im *importer) checkPlace(name string) error {
+	dest := im.Image
+	if servers.IsFolder(dest) && (im.Format != "" || im.Onto != "") {
+		spec, err := convert.ParseSpec(cmp.Or(im.Format, "qcow2"))
+		if err != nil {
+			return err
+		}
+		dest = im.destination(spec, name)
+	}
+	up, err := im.target(dest, name)
 	if err != nil {
 		return err
 	}
 	return up.Close(false)
 }
 
-// target opens the place of the image; name is for a folder.
-func (im *importer) target(name string) (servers.Upload, error) {
-	return servers.Open(context.Background(), im.Image, servers.Options{Name: name, Force: im.Force})
+// target opens the place dest of the image; name is for a folder.
+func (im *importer) target(dest, name string) (servers.Upload, error) {
+	return servers.Open(context.Background(), dest, servers.Options{Name: name, Force: im.Force})
 }
 
 // fromFile makes the image of a file of this machine.
@@ -120,6 +137,10 @@ func (im *importer) fromFile(ctx context.Context, path string) error {
 		return &cli.Error{Err: err, Code: cli.ExitSource}
 	}
 	defer f.Close()
+	im.local = f
+	if err := im.checkPlace(filepath.Base(path)); err != nil {
+		return err
+	}
 	src := &source{File: f.OSFile(), size: f.Size()}
 	if im.SHA256 != nil {
 		im.Meter.Start("verifying", 0)
@@ -127,7 +148,7 @@ func (im *importer) fromFile(ctx context.Context, path string) error {
 		if err != nil {
 			return err
 		}
-		if err := im.checkAsked(sum); err != nil {
+		if err := im.checkAsked(path, sum); err != nil {
 			return err
 		}
 		im.report.VerifiedBy = "--sha256"
@@ -144,7 +165,10 @@ func (im *importer) fromServer(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, from.Close()) }()
+	defer from.Close()
+	if err := im.checkPlace(fileName(from)); err != nil {
+		return err
+	}
 	if err := im.findJob(from); err != nil {
 		return err
 	}
@@ -158,15 +182,16 @@ func (im *importer) fromServer(ctx context.Context) (err error) {
 }
 
 // request is what this import is to do. How the image is made afterwards does
-// not matter for what is fetched.
-func (im *importer) request() (Request, error) {
+// not matter for what is fetched. The query of a URL, which may be secret, is not
+// in it: the version tells files from each other.
+func (im *importer) request(from servers.Download) (Request, error) {
 	image, err := filepath.Abs(im.Image)
-	return Request{Import: true, Image: image, URL: im.Source}, err
+	return Request{Import: true, Image: image, URL: from.String()}, err
 }
 
 // findJob takes up an earlier import of the same file, or makes a job.
 func (im *importer) findJob(from servers.Download) error {
-	request, err := im.request()
+	request, err := im.request(from)
 	if err != nil {
 		return err
 	}
@@ -181,14 +206,14 @@ func (im *importer) findJob(from servers.Download) error {
 	}
 	if im.Resume {
 		return errors.Join(&cli.Error{
-			Err:  fmt.Errorf("%s: in area %s is no unfinished import of it, or it has changed since, or its server can't tell", im.Source, im.areaDir),
+			Err:  fmt.Errorf("%s: in area %s is no unfinished import of it that nobody works on, or it has changed since, or its server can't tell", from, im.areaDir),
 			Hint: "without --resume the import begins anew",
 			Code: cli.ExitRefused,
 		}, closeJob(j))
 	}
 	if j != nil {
 		if j.resumable() {
-			im.Meter.Say(fmt.Sprintf("%s has changed since an import of it was interrupted: it begins anew", from))
+			im.Meter.Say(fmt.Sprintf("%s has changed since an import of it was interrupted, or its server can't tell: it begins anew", from))
 		}
 		if err := j.remove(); err != nil {
 			return err
@@ -208,7 +233,7 @@ func (im *importer) end(err error) error {
 		return errors.Join(err, im.job.remove())
 	}
 	im.job.flush()
-	im.Meter.Say(fmt.Sprintf("what was fetched is kept: the same command goes on with it, flatimg jobs --remove %s gives it up", im.job.id()))
+	im.Meter.Say("what was fetched is kept: the same command goes on with it, " + im.job.removal(im.Area) + " gives it up")
 	return errors.Join(err, im.job.close())
 }
 
@@ -231,7 +256,7 @@ func (im *importer) fetch(ctx context.Context, from servers.Download) (_ *source
 		return nil, err
 	}
 	if err := im.job.update(mainFile, true, func(r *fileRecord) {
-		r.Name, r.URL, r.Size, r.Data = fetchedName, from.String(), from.Size(), max(data, 0)
+		r.Name, r.Size, r.Data = fetchedName, from.Size(), max(data, 0)
 	}); err != nil {
 		return nil, err
 	}
@@ -255,7 +280,7 @@ func (im *importer) fetch(ctx context.Context, from servers.Download) (_ *source
 		return nil, err
 	}
 	src := &source{File: f, size: size}
-	if err := im.checkAsked(sum); err != nil {
+	if err := im.checkAsked(from.String(), sum); err != nil {
 		return nil, err
 	}
 	if im.report.VerifiedBy, err = job.checkSum(ctx, sum, size); err != nil {
@@ -291,7 +316,7 @@ func (im *importer) dataOf(ctx context.Context, from servers.Download) (int64, e
 		}
 	}
 	if data >= 0 {
-		need := data - im.job.file(mainFile).Fetched
+		need := data - im.job.file(mainFile).Done
 		if free, ok := freeSpace(im.areaDir); ok && need > free {
 			return 0, &cli.Error{
 				Err:  fmt.Errorf("area %s: %w: %s needed, %s free", im.areaDir, unix.ENOSPC, cli.FormatSize(need), cli.FormatSize(free)),
@@ -311,14 +336,15 @@ func freeSpace(dir string) (int64, bool) {
 	return int64(st.Bavail) * st.Bsize, true
 }
 
-// checkAsked compares a checksum with the one that was asked for.
-func (im *importer) checkAsked(sum []byte) error {
+// checkAsked compares the checksum of what people know as where with the one
+// that was asked for.
+func (im *importer) checkAsked(where string, sum []byte) error {
 	if im.SHA256 == nil {
 		return nil
 	}
 	if got, want := hex.EncodeToString(sum), hex.EncodeToString(im.SHA256); got != want {
 		return &cli.Error{
-			Err:  fmt.Errorf("%s: %w: its SHA-256 is %s, must be %s", im.Source, servers.ErrDiffers, cmp.Or(got, "not known"), want),
+			Err:  fmt.Errorf("%s: %w: its SHA-256 is %s, must be %s", where, servers.ErrDiffers, got, want),
 			Hint: "the file is another one, or --sha256 is wrong",
 			Code: cli.ExitServer,
 		}

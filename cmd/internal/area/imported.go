@@ -67,7 +67,7 @@ func (im *importer) destination(spec convert.Spec, name string) string {
 
 // place makes the file the image, as it is.
 func (im *importer) place(ctx context.Context, src *source, name string) (err error) {
-	up, err := im.target(name)
+	up, err := im.target(im.Image, name)
 	if err != nil {
 		return err
 	}
@@ -79,6 +79,11 @@ func (im *importer) place(ctx context.Context, src *source, name string) (err er
 	im.Meter.Start("copying", stats.Data)
 	if err := im.copy(ctx, up, src, &stats); err != nil {
 		return fillError(up.String(), err, "choose another destination, or free space there")
+	}
+	if im.local != nil {
+		if err := checkFileUnchanged(im.local); err != nil {
+			return err
+		}
 	}
 	if err := up.Publish(ctx); err != nil {
 		return err

@@ -39,18 +39,39 @@ func newJob(area string, r Request, fingerprint string, a access) (*job, error) 
 		return nil, err
 	}
 	j, err := lockJob(dir)
-	if err == nil {
-		j.record = &record{
-			Version: recordVersion, Begun: time.Now().Round(time.Second), Request: r, Access: a,
-			Fingerprint: fingerprint, Files: map[string]*fileRecord{},
-		}
-		err = j.record.write(dir)
-	}
 	if err != nil {
-		os.RemoveAll(dir)
+		os.Remove(dir)
 		return nil, err
 	}
+	j.record = &record{
+		Version: recordVersion, Begun: time.Now().Round(time.Second), Request: r, Access: a,
+		Fingerprint: fingerprint, Files: map[string]*fileRecord{},
+	}
+	if err := errors.Join(j.flush(), syncFolder(area)); err != nil {
+		return nil, errors.Join(err, j.remove())
+	}
 	return j, nil
+}
+
+// syncFolder makes the names in a folder durable, where that can be done.
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // others may only write there
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return syncNames(f)
+}
+
+func syncNames(folder *os.File) error {
+	err := folder.Sync()
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.EINVAL) {
+		return nil // as on some network file systems
+	}
+	return err
 }
 
 // findJob returns the unfinished job in the area for a request; nil when there
@@ -90,12 +111,18 @@ func escapeGlob(path string) string {
 // ErrBusy says that another process works on a job.
 var ErrBusy = errors.New("another process works on it")
 
+// errForeign says that a folder in the area may be of somebody else: its record
+// could name any command as ssh.
+var errForeign = errors.New("not a folder that only its user, who is you, can write to")
+
 // openJob opens the job in a folder, which has a record, and locks it.
 func openJob(dir string) (*job, error) {
 	j, err := lockJob(dir)
 	if err != nil {
 		return nil, err
 	}
+	// Read under the lock, which another process may have had until now. It may
+	// have removed the job.
 	if j.record, err = readRecord(dir); err != nil {
 		j.close()
 		return nil, err
@@ -103,24 +130,60 @@ func openJob(dir string) (*job, error) {
 	return j, nil
 }
 
-// lockJob opens a folder and locks it (flock(2)).
+// lockTries and lockPause: who only looks whether a job is busy has the lock for
+// a moment.
+const (
+	lockTries = 5
+	lockPause = 10 * time.Millisecond
+)
+
+// lockJob opens a folder that is the user's own and locks it (flock(2)).
 func lockJob(dir string) (*job, error) {
 	fd, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(fd.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		fd.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrBusy
+	err = checkOwn(fd)
+	for try := 1; err == nil; try++ {
+		if err = unix.Flock(int(fd.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return &job{dir: dir, fd: fd}, nil
 		}
-		return nil, fmt.Errorf("%s: %w", dir, err)
+		if errors.Is(err, unix.EWOULDBLOCK) && try < lockTries {
+			time.Sleep(lockPause)
+			err = nil
+		}
 	}
-	return &job{dir: dir, fd: fd}, nil
+	fd.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrBusy
+	}
+	return nil, fmt.Errorf("%s: %w", dir, err)
+}
+
+// checkOwn fails unless a folder belongs to the user, and nobody else can write
+// to it.
+func checkOwn(folder *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(folder.Fd()), &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return errForeign
+	}
+	return nil
 }
 
 // id is what users call the job.
 func (j *job) id() string { return filepath.Base(j.dir)[len(jobPrefix):] }
+
+// removal is the command that removes the job, in the area that was named; empty:
+// none was.
+func (j *job) removal(named string) string {
+	if named != "" {
+		named = " --area " + named
+	}
+	return "flatimg jobs" + named + " --remove " + j.id()
+}
 
 // close leaves the job to a later run.
 func (j *job) close() error { return j.fd.Close() }
@@ -159,9 +222,9 @@ func (j *job) update(role string, atOnce bool, change func(f *fileRecord)) error
 	return j.save()
 }
 
-// save writes the record; j.mu is held.
+// save writes the record, which is durable then; j.mu is held.
 func (j *job) save() error {
-	j.err = j.record.write(j.dir)
+	j.err = errors.Join(j.record.write(j.dir), syncNames(j.fd))
 	j.saved = time.Now()
 	return j.err
 }

@@ -41,20 +41,21 @@ func Jobs(area string) ([]Job, error) {
 	}
 	jobs := []Job{} // not null in JSON
 	for _, dir := range dirs {
-		r, err := readRecord(dir)
-		if err != nil {
-			continue // a kept file, or somebody else's
+		l, err := lockJob(dir)
+		if err == nil {
+			l.close()
+		} else if !errors.Is(err, ErrBusy) {
+			continue // somebody else's, whose record is better not read
 		}
-		j := Job{ID: filepath.Base(dir)[len(jobPrefix):], Begun: r.Begun, Request: r.Request}
+		r, recordErr := readRecord(dir)
+		if recordErr != nil {
+			continue // a kept file
+		}
+		j := Job{ID: filepath.Base(dir)[len(jobPrefix):], Begun: r.Begun, Request: r.Request, Running: err != nil}
 		for _, f := range r.Files {
-			j.Size += f.Size
+			j.Size += max(f.Size, 0)
 			j.Data += f.Data
 			j.Done += f.Done
-		}
-		if l, err := lockJob(dir); err == nil {
-			l.close()
-		} else {
-			j.Running = errors.Is(err, ErrBusy)
 		}
 		jobs = append(jobs, j)
 	}
@@ -102,14 +103,17 @@ func (j *job) discard(ctx context.Context) error {
 			continue
 		}
 		o := j.record.Access.options()
-		o.Force, o.Resume, o.Retries, o.Name = true, f.State, -1, filepath.Base(f.URL)
-		up, err := servers.Open(ctx, f.URL, o)
+		o.Force, o.Resume, o.Retries, o.Name = true, f.State, -1, f.As
+		up, err := servers.Open(ctx, f.Dest, o)
 		if err == nil {
 			err = up.Close(false)
 		}
 		if err != nil {
-			j.close()
-			return fmt.Errorf("job %s: what it has sent to %s could not be removed: %w", j.id(), f.URL, err)
+			return errors.Join(&cli.Error{
+				Err:  fmt.Errorf("job %s: what it has sent to %s could not be removed: %w", j.id(), f.Dest, err),
+				Hint: "try again later; to leave it there: rm -r " + j.dir,
+				Code: cli.ExitCode(err),
+			}, j.close())
 		}
 	}
 	return j.remove()

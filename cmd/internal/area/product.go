@@ -3,6 +3,7 @@ package area
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -131,6 +132,9 @@ func (w *writeback) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// errContent says that two files that should be the same are not.
+var errContent = errors.New("the file differs from the image")
+
 // comparer fails when what is written differs from what is there.
 type comparer struct{ servers.Source }
 
@@ -140,7 +144,7 @@ func (c comparer) WriteAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("read to verify, at offset %#x: %w", off, err)
 	}
 	if !bytes.Equal(there, p) {
-		return 0, fmt.Errorf("the file differs from the image in %d bytes at offset %#x", len(p), off)
+		return 0, fmt.Errorf("%w in %d bytes at offset %#x", errContent, len(p), off)
 	}
 	return len(p), nil
 }

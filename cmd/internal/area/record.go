@@ -78,10 +78,14 @@ func (a access) options() servers.Options {
 type fileRecord struct {
 	// Name of the file in the job's folder; empty: there is none.
 	Name string `json:"name,omitempty"`
-	// URL of the file, and its size and data in bytes.
-	URL  string `json:"url"`
-	Size int64  `json:"size"`
-	Data int64  `json:"data"`
+	// Dest is where an export sends the file to, a path or a URL; As is its
+	// name there if that is a folder.
+	Dest string `json:"dest,omitempty"`
+	As   string `json:"as,omitempty"`
+	// Size of the file and Data of it in bytes; an import may not know them: -1
+	// and 0.
+	Size int64 `json:"size"`
+	Data int64 `json:"data"`
 	// Made is the modification time, in nanoseconds, of the complete file in
 	// the area; 0: there is none.
 	Made int64 `json:"made,omitempty"`
@@ -122,12 +126,21 @@ func readRecord(dir string) (*record, error) {
 	if r.Version != recordVersion {
 		return nil, fmt.Errorf("%s: of another version of the program", path)
 	}
+	if r.Files == nil {
+		r.Files = map[string]*fileRecord{}
+	}
 	for role, f := range r.Files {
-		if f == nil || f.Name != "" && f.Name != filepath.Base(f.Name) {
-			return nil, fmt.Errorf("%s: the file %s is damaged", path, role)
+		if f == nil || !f.isSound() {
+			return nil, fmt.Errorf("%s: what it says of the file %s is damaged", path, role)
 		}
 	}
 	return r, nil
+}
+
+// isSound says whether a record can be one that was written.
+func (f *fileRecord) isSound() bool {
+	isName := f.Name == "" || f.Name == filepath.Base(f.Name) && filepath.IsLocal(f.Name) && f.Name != "."
+	return isName && f.Size >= -1 && f.Data >= 0 && f.Fetched >= 0 && (f.Hash == nil || f.Hash.Offset >= 0)
 }
 
 // write replaces the record on disk, whole or not at all.

@@ -47,9 +47,9 @@ func (r *Report) String() string {
 	switch {
 	case r.VerifiedBy != "":
 		fmt.Fprintf(&b, " (verified: %s)", r.VerifiedBy)
-	case r.Sent > 0 && r.Import:
+	case r.Sent+r.Resumed > 0 && r.Import:
 		b.WriteString(" (not verified: the server tells no checksum)")
-	case r.Sent > 0:
+	case r.Sent+r.Resumed > 0:
 		b.WriteString(" (not verified: the server tells no checksum, --verify reads back)")
 	}
 	if r.Kept != "" {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"flatimg/cmd/internal/cli"
@@ -20,21 +21,36 @@ import (
 // request is what this export is to do.
 func (e *export) request() (Request, error) {
 	image, err := filepath.Abs(e.Image)
+	dest := e.Dest
+	if path, isLocal := servers.LocalPath(dest); isLocal {
+		dest = absolute(path)
+	}
 	return Request{
-		Image: image, URL: e.Dest, Snapshot: e.Open.Snapshot, Since: e.Since, Format: e.spec.String(),
+		Image: image, URL: dest, Snapshot: e.Open.Snapshot, Since: e.Since, Format: e.spec.String(),
 		VirtualSize: e.VirtualSize, DropZeros: e.DropZeros,
 	}, err
+}
+
+// destination is how the upload of the file with that role was opened.
+func (e *export) destination(role string) (dest, name string) {
+	for _, o := range e.opened {
+		if o.role == role {
+			return o.dest, o.name
+		}
+	}
+	panic("area: internal error: no upload of " + role)
 }
 
 // findJob takes up an earlier export of the same, of the same state of the
 // image. One of another state can't be gone on with: what was sent would be
 // mixed with what is now.
 func (e *export) findJob(ctx context.Context) error {
-	if _, isLocal := servers.LocalPath(e.Dest); isLocal {
-		if e.Resume {
-			return cli.Usagef("%s: a local export is one copy, there is nothing to resume", e.Dest)
-		}
-		return nil
+	_, isLocal := servers.LocalPath(e.Dest)
+	switch {
+	case isLocal && e.Resume:
+		return cli.Usagef("%s: a local export is one copy, there is nothing to resume", e.Dest)
+	case isLocal && e.Area == "" && !e.Keep:
+		return nil // it takes no area
 	}
 	request, err := e.request()
 	if err != nil {
@@ -47,13 +63,13 @@ func (e *export) findJob(ctx context.Context) error {
 	if j == nil || !j.resumable() && j.file(mainFile).Made == 0 {
 		if e.Resume {
 			return errors.Join(&cli.Error{
-				Err:  fmt.Errorf("%s: in area %s is no unfinished export of %s to it", e.Dest, e.areaDir, e.Image),
+				Err:  fmt.Errorf("%s: in area %s is no unfinished export of %s to it that nobody works on", e.Dest, e.areaDir, e.Image),
 				Hint: "flatimg jobs lists what there is; without --resume the export begins anew",
 				Code: cli.ExitRefused,
 			}, closeJob(j))
 		}
 		if j != nil {
-			j.remove()
+			return j.remove()
 		}
 		return nil
 	}
@@ -119,12 +135,14 @@ func absolute(path string) string {
 
 // end closes all uploads, and the job: it is kept when a later run can go on
 // with it, and removed otherwise.
-func (e *export) end(err error) error {
-	keep := err != nil && e.job != nil && e.job.resumable() && !isFinal(err)
-	for _, up := range e.uploads {
+func (e *export) end(ctx context.Context, err error) error {
+	keep := err != nil && e.job != nil && e.job.resumable() && (!isFinal(err) || e.missesUpload())
+	for _, up := range e.opened {
 		closeErr := up.Close(keep)
-		if err == nil && closeErr != nil {
-			e.Meter.Say(closeErr.Error()) // something is left over beside what is right
+		// What is left over beside what is right is no error; of an interrupt
+		// nobody would see a second one.
+		if closeErr != nil && (err == nil || ctx.Err() != nil) {
+			e.Meter.Say(closeErr.Error())
 			continue
 		}
 		err = errors.Join(err, closeErr)
@@ -133,7 +151,7 @@ func (e *export) end(err error) error {
 	case e.job == nil:
 	case keep:
 		e.job.flush()
-		e.Meter.Say(fmt.Sprintf("what was sent is kept: the same command goes on with it, flatimg jobs --remove %s gives it up", e.job.id()))
+		e.Meter.Say("what was sent is kept: the same command goes on with it, " + e.job.removal(e.Area) + " gives it up")
 		err = errors.Join(err, e.job.close())
 	case e.report.Kept != "":
 		err = errors.Join(err, e.job.leave())
@@ -143,11 +161,26 @@ func (e *export) end(err error) error {
 	return err
 }
 
-// isFinal says whether a later run would fail with the same error, so that
-// nothing is kept for it.
+// missesUpload says whether an earlier run has sent something whose upload could
+// not be opened again: only the job knows of it.
+func (e *export) missesUpload() bool {
+	for role, f := range e.job.record.Files {
+		isOpen := slices.ContainsFunc(e.opened, func(o opened) bool { return o.role == role })
+		if f.State != nil && !isOpen {
+			return true
+		}
+	}
+	return false
+}
+
+// isFinal says whether a later run would fail with the same error, or could not
+// go on, so that nothing is kept for it.
 func isFinal(err error) bool {
-	e, ok := errors.AsType[*cli.Error](err)
-	return ok && (e.Code == cli.ExitExists || e.Code == cli.ExitUsage) || errors.Is(err, servers.ErrDiffers) || errors.Is(err, layers.ErrSource)
+	switch cli.ExitCode(err) {
+	case cli.ExitExists, cli.ExitUsage, cli.ExitSource:
+		return true
+	}
+	return errors.Is(err, servers.ErrDiffers)
 }
 
 // leave leaves the files of a finished job, and forgets the job.

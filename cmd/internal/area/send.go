@@ -62,7 +62,8 @@ type faultySource interface {
 // another view of it, which is read by itself.
 func (e *export) transfer(ctx context.Context, up servers.Upload, role string, src, hashed faultySource, data int64) error {
 	if err := e.job.update(role, true, func(f *fileRecord) {
-		f.URL, f.Size, f.Data = up.String(), src.Size(), data
+		f.Dest, f.As = e.destination(role)
+		f.Size, f.Data = src.Size(), data
 	}); err != nil {
 		return fillError("area "+e.areaDir, err, "--area DIR chooses another area")
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/progress"
 	"flatimg/cmd/internal/servers"
 	"flatimg/convert"
@@ -106,7 +107,15 @@ func compareBack(ctx context.Context, up servers.Upload, r servers.ReadBacker, s
 		}
 		if start < end {
 			w := io.NewOffsetWriter(comparer{src}, start)
-			if err := r.ReadBack(ctx, io.MultiWriter(w, counter{meter}), start, end-start); err != nil {
+			err := r.ReadBack(ctx, io.MultiWriter(w, counter{meter}), start, end-start)
+			if errors.Is(err, errContent) {
+				err = &cli.Error{
+					Err:  fmt.Errorf("%s: %w: %w", up, servers.ErrDiffers, err),
+					Hint: "nothing was published; try again, and suspect the server's disk or memory",
+					Code: cli.ExitServer,
+				}
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -53,14 +53,34 @@ func Report(w io.Writer, err error) int {
 	if err == nil {
 		return ExitOK
 	}
-	if errors.Is(err, context.Canceled) {
-		err = &Error{Err: errors.New("interrupted"), Code: ExitInterrupted}
-	}
+	err = interrupted(err)
 	fmt.Fprintf(w, "flatimg: error: %v\n", err)
 	if h := Hint(err); h != "" {
 		fmt.Fprintf(w, "flatimg: hint: %s\n", h)
 	}
 	return ExitCode(err)
+}
+
+// interrupted replaces the error of what a signal has ended: where it happened to
+// be says nothing.
+func interrupted(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return &Error{Err: errors.New("interrupted"), Code: ExitInterrupted}
+	}
+	return err
+}
+
+// Fields are those of an error for programs.
+type Fields struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+	Code  int    `json:"exit_code"`
+}
+
+// FieldsOf returns what [Report] prints and returns, for err that is not nil.
+func FieldsOf(err error) Fields {
+	err = interrupted(err)
+	return Fields{err.Error(), Hint(err), ExitCode(err)}
 }
 
 // Hint returns what the user can do about err, or an empty string.

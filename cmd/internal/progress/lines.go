@@ -41,7 +41,8 @@ func (l *lines) show(done, skipped int64) {
 // finish writes nothing: what comes next says that the stage has ended.
 func (l *lines) finish() {}
 
-// perSecond is the rate of bytes since begin.
+// perSecond is the rate of bytes since begin. Their number can be negative for a
+// while: what is sent again does not count twice.
 func perSecond(bytes int64, begin time.Time) int64 {
-	return int64(float64(bytes) / max(time.Since(begin).Seconds(), 1e-3))
+	return int64(float64(max(bytes, 0)) / max(time.Since(begin).Seconds(), 1e-3))
 }

@@ -25,11 +25,25 @@ const (
 // With force, the images that had the name before are deleted afterwards, if
 // they are the project's own. For a moment there are two.
 func (u *glanceUpload) Publish(ctx context.Context) error {
+	if u.published {
+		return u.failed(ctx, "delete the old image", u.removeOlder(ctx))
+	}
 	err := u.publish(ctx)
 	if err == nil {
 		u.published = true
 	}
 	return u.failed(ctx, "rename the image", err)
+}
+
+// removeOlder does what an earlier run, which has published the image, may not
+// have come to.
+func (u *glanceUpload) removeOlder(ctx context.Context) error {
+	if !u.force {
+		return nil
+	}
+	others, err := u.others(ctx)
+	u.removeOld(ctx, slices.DeleteFunc(others, func(i glanceImage) bool { return i.UpdatedAt >= u.image.UpdatedAt }))
+	return err
 }
 
 func (u *glanceUpload) publish(ctx context.Context) error {

@@ -351,6 +351,9 @@ func TestGlanceStalls(t *testing.T) {
 }
 
 func TestGlanceKeystone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a Keystone takes half a minute to start")
+	}
 	g := rig.GlanceKeystone(t)
 	useGlance(t, "", "")
 	for _, e := range g.Keystone.Env() {

@@ -30,12 +30,33 @@ const (
 // Send implements [Upload].
 func (u *glanceUpload) Send(ctx context.Context, src Source, log Log) error {
 	u.retry.say, u.say = log.Say, log.Say
+	if u.published {
+		return u.keep(ctx, src, log)
+	}
 	if u.id != "" {
 		log.Say("Glance can't go on with what an earlier run has sent; beginning anew")
 	}
 	s := &glanceSender{u, src, log, 0}
 	err := u.retry.do(ctx, "send the image", func() error { return s.try(ctx) })
 	return u.failed(ctx, "send the image", err)
+}
+
+// keep computes the checksum of what an earlier run has published, in place of
+// sending it.
+func (u *glanceUpload) keep(ctx context.Context, src Source, log Log) error {
+	data, err := dataSize(src)
+	if err != nil {
+		return err
+	}
+	log.Kept(data)
+	log.Keep(glanceState{u.id})
+	sum := sha512.New()
+	whole := &pieceReader{src: src, piece: piece{0, src.Size()}}
+	if _, err := io.Copy(sum, contextReader{ctx, bufio.NewReaderSize(whole, bodyBuffer)}); err != nil {
+		return err
+	}
+	u.sha512 = sum.Sum(nil)
+	return nil
 }
 
 // glanceSender brings a file to an image.

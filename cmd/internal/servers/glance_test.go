@@ -182,6 +182,37 @@ func TestGlanceImport(t *testing.T) {
 	}
 }
 
+// TestGlanceResumePublished goes on with a run that was killed when its image
+// had got its name.
+func TestGlanceResumePublished(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		f := newFakeGlance(t)
+		if force {
+			if err := glanceExport(t.Context(), "glance://web", Options{}, newSource(1<<20), glanceRaw, &testLog{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// It could not delete the old image.
+		f.failures, f.status, f.failing = regexp.MustCompile("DELETE"), 403, 1
+		first := &testLog{}
+		if err := glanceExport(t.Context(), "glance://web", Options{Force: force}, ociTestSource(), glanceRaw, first); err != nil {
+			t.Fatal(err)
+		}
+		f.failing = 0
+		second := &testLog{}
+		if err := glanceExport(t.Context(), "glance://web", Options{Force: force, Resume: first.state}, ociTestSource(), glanceRaw, second); err != nil {
+			t.Fatal(err)
+		}
+		if second.sent.Load() != 0 || second.kept.Load() != ociTestData {
+			t.Errorf("%d bytes sent, %d kept", second.sent.Load(), second.kept.Load())
+		}
+		if names := f.names(); len(names) != 1 {
+			t.Errorf("the images are %q", names)
+		}
+		checkGlance(t, "glance://web", ociTestSource())
+	}
+}
+
 func TestGlanceDownload(t *testing.T) {
 	f := newFakeGlance(t)
 	for _, name := range []string{"web", "other"} {

@@ -28,9 +28,10 @@ type glanceUpload struct {
 	say      func(format string, args ...any) // nil before Send
 	file     File
 
-	id        string // of the unpublished image; empty: there is none
-	sha512    []byte // of what was sent
-	image     glanceImage
+	id     string // of the image; empty: there is none
+	sha512 []byte // of what was sent
+	image  glanceImage
+	// published: the image has its name, it may be from an earlier run.
 	published bool
 }
 
@@ -73,12 +74,12 @@ func (u *glanceUpload) open(ctx context.Context, resume json.RawMessage) error {
 				return serverError(u.String(), "look for what an earlier run has left", err)
 			}
 			// One that has its name was published just before that run ended.
-			if err == nil && old.Name != u.name {
-				u.id = old.ID
+			if err == nil {
+				u.id, u.image, u.published = old.ID, old, old.Name == u.name && old.Status == "active"
 			}
 		}
 	}
-	taken, err := u.named(ctx, u.name, "")
+	taken, err := u.named(ctx, u.name, u.id)
 	if err != nil {
 		return serverError(u.String(), "look for the name", err)
 	}

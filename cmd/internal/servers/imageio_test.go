@@ -274,7 +274,7 @@ func TestImageioRefuses(t *testing.T) {
 		hint string
 	}{
 		{"too large", url, File{Format: "raw", Size: 2 << 20}, cli.ExitNoSpace, "disk of 2097152 bytes"},
-		{"another format", url, File{Format: "qcow2", Size: 1 << 10}, cli.ExitServer, "--format raw"},
+		{"another format", url, File{Format: "qcow2", Size: 1 << 10}, cli.ExitServer, "--format"},
 		{"no such ticket", strings.Replace(url, "3ee0", "4ee0", 1), File{}, cli.ExitServer, "start another"},
 		{"a user", strings.Replace(url, "://", "://me@", 1), File{}, cli.ExitUsage, "transfer_url"},
 		{"no ticket", strings.TrimSuffix(url, "3ee0c53d-0c73"), File{}, cli.ExitUsage, "transfer_url"},
@@ -290,6 +290,15 @@ func TestImageioRefuses(t *testing.T) {
 			t.Errorf("%s: the error tells the ticket: %v", c.what, err)
 		}
 	}
+	f.options = `{"max_writers": 1}`
+	if up, err := Open(t.Context(), url, Options{}); err != nil {
+		t.Error(err)
+	} else if err := up.(Checker).Check(t.Context(), File{Format: "vmdk", Size: 1}); cli.ExitCode(err) != cli.ExitServer {
+		t.Errorf("a format that oVirt has not: %v", err)
+	} else if err := up.(Checker).Check(t.Context(), File{Format: "qcow2", Size: 1}); err != nil {
+		t.Error(err)
+	}
+	f.options = fmt.Sprintf(allFeatures, len(f.disk))
 	f.allow = "OPTIONS,GET"
 	if _, err := Open(t.Context(), url, Options{}); err == nil || !strings.Contains(cli.Hint(err), "direction=upload") {
 		t.Errorf("for reading: %v", err)

@@ -74,10 +74,15 @@ func openImageio(ctx context.Context, dest string, o Options) (Upload, error) {
 
 // Check implements [Checker].
 func (u *imageioUpload) Check(_ context.Context, f File) error {
-	if want := u.can.TransferFormat; want != "" && f.Format != want {
+	// oVirt has disks of two formats (its DiskFormat: raw, cow).
+	want, ok := "raw or qcow2", f.Format == "raw" || f.Format == "qcow2"
+	if u.can.TransferFormat != "" {
+		want, ok = u.can.TransferFormat, f.Format == u.can.TransferFormat
+	}
+	if !ok {
 		return &cli.Error{
 			Err:  fmt.Errorf("%s: the transfer takes %s, not %s", u, want, f.Format),
-			Hint: "--format " + want + ", or start a transfer of another format",
+			Hint: "choose with --format, or start a transfer of another format",
 			Code: cli.ExitServer,
 		}
 	}

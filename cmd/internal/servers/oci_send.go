@@ -36,6 +36,19 @@ type ociState struct {
 	Digest string `json:"digest,omitempty"`
 }
 
+// image returns the digest of the manifest that an earlier run may have put just
+// before it ended; empty: it had not come that far.
+func (s ociState) image() string {
+	if s.Digest == "" {
+		return ""
+	}
+	_, image, err := imageOf(descriptor{MediaType: typeLayer, Digest: s.Digest, Size: s.Size})
+	if err != nil {
+		return ""
+	}
+	return describe(typeManifest, image).Digest
+}
+
 // layerSender brings a layer to a registry.
 type layerSender struct {
 	*ociClient

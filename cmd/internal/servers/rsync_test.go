@@ -6,6 +6,7 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -93,7 +94,8 @@ func (s areaSource) Path() string { return s.path }
 
 func newAreaSource(t *testing.T, src *fakeSource) areaSource {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "area.raw")
+	// Under another name than at its destination, or the same one.
+	path := filepath.Join(t.TempDir(), []string{"area.raw", "disk.raw"}[src.Size()%2])
 	if err := os.WriteFile(path, content(t, src), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +151,7 @@ func put(t *testing.T, up Upload, src areaSource, log *testLog) error {
 }
 
 func TestRsyncUpload(t *testing.T) {
+	t.Parallel()
 	src := newAreaSource(t, smallSource(1))
 	data, _ := dataSize(src)
 	for name, place := range rsyncPlaces(t) {
@@ -185,9 +188,49 @@ func TestRsyncUpload(t *testing.T) {
 	}
 }
 
+// TestRsyncOverSSH sends through a real ssh, whose command line is quoted for a
+// shell and for rsync.
+func TestRsyncOverSSH(t *testing.T) {
+	server := rig.Sshd(t)
+	src := newAreaSource(t, smallSource(2))
+	p := rsyncPlace{dir: t.TempDir()}
+	p.url = fmt.Sprintf("rsync+ssh://%s@%s:%d%s", server.User, server.Host, server.Port, p.dir)
+	dir, url := p.folder(t)
+	up, err := Open(t.Context(), url+"/disk.raw", Options{SSH: server.Command + ` -o 'ConnectTimeout=9' -o "AddressFamily inet"`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := put(t, up, src, &testLog{}); err != nil {
+		t.Error(err)
+	}
+	up.Close(false)
+	checkFile(t, dir, "disk.raw", src.fakeSource)
+	if _, err := Open(t.Context(), url+"/other.raw", Options{SSH: server.Command + " -o IdentityFile=none -F none -o BatchMode=yes"}); err == nil || cli.ExitCode(err) != cli.ExitServer {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
+// TestRsyncFull fills the disk of the server.
+func TestRsyncFull(t *testing.T) {
+	place := rsyncPlaces(t)["ssh"]
+	dir := rig.TmpFS(t, 1<<20)
+	up, err := Open(t.Context(), "rsync+ssh://host"+dir+"/disk.raw", place.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Send(t.Context(), newAreaSource(t, smallSource(3)), &testLog{}); err == nil || cli.ExitCode(err) != cli.ExitNoSpace {
+		t.Errorf("%v, want exit code %d", err, cli.ExitNoSpace)
+	}
+	if err := up.Close(false); err != nil {
+		t.Error(err)
+	}
+	checkOnly(t, dir)
+}
+
 // TestRsyncCut cuts the connection at random points: once within a run, which
 // goes on by itself, and once so that a later run has to.
 func TestRsyncCut(t *testing.T) {
+	t.Parallel()
 	place := rsyncPlaces(t)["daemon"]
 	for seed := range uint64(4) {
 		src := newAreaSource(t, smallSource(seed))
@@ -231,7 +274,8 @@ func TestRsyncCut(t *testing.T) {
 	}
 }
 
-// TestRsyncKilled kills rsync while it sends.
+// TestRsyncKilled kills rsync while it sends: all that this process has started,
+// so that no other test may have some.
 func TestRsyncKilled(t *testing.T) {
 	src := newAreaSource(t, smallSource(8))
 	for name, place := range rsyncPlaces(t) {
@@ -321,6 +365,7 @@ func TestRsyncExisting(t *testing.T) {
 
 // TestRsyncWrong finds out that what arrived differs, and sends it again.
 func TestRsyncWrong(t *testing.T) {
+	t.Parallel()
 	src := newAreaSource(t, smallSource(5))
 	for name, place := range rsyncPlaces(t) {
 		t.Run(name, func(t *testing.T) {
@@ -432,6 +477,7 @@ func TestRsyncFails(t *testing.T) {
 
 // TestRsyncHangs interrupts an upload to a server that does not answer.
 func TestRsyncHangs(t *testing.T) {
+	t.Parallel()
 	place := rsyncPlaces(t)["daemon"]
 	_, url := place.folder(t)
 	up, err := Open(t.Context(), url+"/disk.raw", place.o)
@@ -455,6 +501,7 @@ func TestRsyncHangs(t *testing.T) {
 }
 
 func TestRsyncDownload(t *testing.T) {
+	t.Parallel()
 	src := smallSource(9)
 	want := content(t, src)
 	for name, place := range rsyncPlaces(t) {

@@ -30,7 +30,8 @@ type rsyncUpload struct {
 	force  bool
 
 	part  string // the hidden folder's name; empty: there is none
-	local string // a folder of this machine with a link NAME to the file
+	file  string // of this machine, under its final name
+	local string // a folder made for that; empty: there is none
 	size  int64  // of the file
 	log   Log    // nil until Send
 }
@@ -108,9 +109,6 @@ func (u *rsyncUpload) folder() string { return u.server.arg(remoteFolder(u.path)
 
 func (u *rsyncUpload) partFolder() string { return u.folder() + u.part + "/" }
 
-// file is the argument for the file to send, under its final name.
-func (u *rsyncUpload) file() string { return filepath.Join(u.local, path.Base(u.path)) }
-
 // wrap says what an error is about.
 func (u *rsyncUpload) wrap(ctx context.Context, what string, err error) error {
 	if err != nil && ctx.Err() != nil {
@@ -165,16 +163,18 @@ func (u *rsyncUpload) Send(ctx context.Context, src Source, log Log) error {
 	return u.wrap(ctx, "send", err)
 }
 
-// link makes a folder in which the file has its final name.
-func (u *rsyncUpload) link(file string) error {
-	file, err := filepath.Abs(file)
-	if err != nil {
+// link makes a folder with a link to the file under its final name, unless that
+// is its name anyway.
+func (u *rsyncUpload) link(file string) (err error) {
+	if u.file, err = filepath.Abs(file); err != nil || filepath.Base(u.file) == path.Base(u.path) {
 		return err
 	}
 	if u.local, err = os.MkdirTemp("", "flatimg-rsync-"); err != nil {
 		return err
 	}
-	return os.Symlink(file, u.file())
+	to := u.file
+	u.file = filepath.Join(u.local, path.Base(u.path))
+	return os.Symlink(to, u.file)
 }
 
 // arrived returns how much of the part is on the server, at most all.
@@ -206,7 +206,7 @@ func (u *rsyncUpload) send(ctx context.Context, src Source, arrived int64, meter
 			meter.move(off)
 		}
 	}
-	return u.server.transfer(ctx, arrived, u.size, progress, append(args, u.file(), u.partFolder())...)
+	return u.server.transfer(ctx, arrived, u.size, progress, append(args, u.file, u.partFolder())...)
 }
 
 // rsyncSends are the options of all that sends: the file behind the link, with

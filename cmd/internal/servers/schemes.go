@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -29,10 +30,11 @@ func LocalPath(dest string) (path string, ok bool) {
 }
 
 // IsFolder says whether dest can take several files: an existing folder of this
-// machine, or a path or URL that ends with a slash.
+// machine, or a path or URL that ends with a slash. A disk never can.
 func IsFolder(dest string) bool {
 	if strings.HasSuffix(dest, "/") {
-		return true
+		name, _ := schemeOf(dest)
+		return !slices.ContainsFunc(schemes(), func(s scheme) bool { return s.name == name && s.disk })
 	}
 	path, isLocal := LocalPath(dest)
 	if !isLocal {
