@@ -136,7 +136,7 @@ func TestFetch(t *testing.T) {
 	wantSum := sha256.Sum256(want)
 	for _, lanes := range []int{1, 4} {
 		for _, kind := range []string{"sparse", "mostly holes", "plain", "size unknown"} {
-			for _, cut := range []int64{-1, 7<<20 + 5, 15 << 20} {
+			for _, cut := range []int64{-1, 15<<20 - 5} {
 				if kind == "size unknown" && lanes > 1 {
 					continue
 				}
