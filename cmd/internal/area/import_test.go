@@ -182,7 +182,7 @@ func TestImportWrongSum(t *testing.T) {
 			Server: servers.Options{SSH: s.command()},
 		}
 		_, err := Import(t.Context(), o)
-		if !errors.Is(err, servers.ErrDiffers) || cli.ExitCode(err) != cli.ExitServer {
+		if !errors.Is(err, errNotAsked) || cli.ExitCode(err) != cli.ExitServer {
 			t.Errorf("%s: %v", source, err)
 		}
 		checkEmpty(t, filepath.Dir(o.Image))
