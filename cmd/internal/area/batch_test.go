@@ -96,6 +96,7 @@ func targetNameOf(image string) string {
 // TestExportAllIsInterrupted: none begins after it, none is there in part, and
 // each is told.
 func TestExportAllIsInterrupted(t *testing.T) {
+	checkLeaks(t)
 	dir, dest := t.TempDir(), t.TempDir()
 	var images []string
 	for _, name := range []string{"a.img", "bb.img", "ccc.img", "dddd.img"} {
@@ -140,7 +141,7 @@ func TestCheckBatch(t *testing.T) {
 	} {
 		w := &recordingWatcher{}
 		err := ExportAll(t.Context(), c.images, c.o, 1, w)
-		if cli.ExitCode(errors.Join(err)) != cli.ExitUsage || len(w.begun)+len(w.ended) > 0 {
+		if cli.ExitCode(err) != cli.ExitUsage || len(w.begun)+len(w.ended) > 0 {
 			t.Errorf("%s: %v, begun %v", c.name, err, w.begun)
 		}
 	}

@@ -348,6 +348,7 @@ func TestFetchDiskFull(t *testing.T) {
 }
 
 func TestFetchInterrupted(t *testing.T) {
+	checkLeaks(t)
 	d := newDownload(4, 40<<20, [2]int64{0, 40 << 20})
 	ctx, cancel := context.WithCancel(t.Context())
 	f := newFetched(t).fetch(&stopping{d, cancel}, true)

@@ -78,7 +78,7 @@ func TestImportLocal(t *testing.T) {
 				}
 				checkFile(t, r.Dest, want)
 			}
-			if _, err := Import(t.Context(), o); cli.ExitCode(errors.Join(err)) != cli.ExitExists {
+			if _, err := Import(t.Context(), o); cli.ExitCode(err) != cli.ExitExists {
 				t.Errorf("again: %v", err)
 			}
 			o.Force = true
@@ -118,6 +118,7 @@ func TestImportFromServer(t *testing.T) {
 
 // TestImportGoesOn cuts the line and goes on.
 func TestImportGoesOn(t *testing.T) {
+	checkLeaks(t)
 	s := newFakeServer(t)
 	_, content := rawImage(t, s.dir, "web.img")
 	o := ImportOptions{
@@ -127,7 +128,7 @@ func TestImportGoesOn(t *testing.T) {
 	// Enough for some of the requests, of which each brings 32 KiB or more.
 	for range 2 {
 		s.breakAfter(t, 1200)
-		if _, err := Import(t.Context(), o); cli.ExitCode(errors.Join(err)) != cli.ExitServer {
+		if _, err := Import(t.Context(), o); cli.ExitCode(err) != cli.ExitServer {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(o.Image); !errors.Is(err, fs.ErrNotExist) {
@@ -160,7 +161,7 @@ func TestImportGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.Resume = true
-	if _, err := Import(t.Context(), o); cli.ExitCode(errors.Join(err)) != cli.ExitRefused {
+	if _, err := Import(t.Context(), o); cli.ExitCode(err) != cli.ExitRefused {
 		t.Errorf("got %v", err)
 	}
 	o.Resume = false
@@ -174,6 +175,7 @@ func TestImportGoesOn(t *testing.T) {
 }
 
 func TestImportWrongSum(t *testing.T) {
+	checkLeaks(t)
 	s := newFakeServer(t)
 	raw, _ := rawImage(t, s.dir, "web.img")
 	for _, source := range []string{raw, s.url("web.img")} {
@@ -220,7 +222,7 @@ func TestImportRefusesEarly(t *testing.T) {
 		meter, text := said()
 		o.Meter = meter
 		_, err := Import(t.Context(), o)
-		if cli.ExitCode(errors.Join(err)) != c.code || strings.Contains(text.String(), "fetching") {
+		if cli.ExitCode(err) != c.code || strings.Contains(text.String(), "fetching") {
 			t.Errorf("%s: %v, want exit code %d\n%s", c.image, err, c.code, text)
 		}
 	}
@@ -229,6 +231,7 @@ func TestImportRefusesEarly(t *testing.T) {
 
 // TestImportOnto makes a thin overlay of what differs.
 func TestImportOnto(t *testing.T) {
+	checkLeaks(t)
 	dir := t.TempDir()
 	base, content := rawImage(t, dir, "base.img")
 	changed := bytes.Clone(content)

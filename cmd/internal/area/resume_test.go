@@ -70,6 +70,7 @@ func checkFile(t *testing.T, path string, want []byte) {
 // TestExportGoesOn cuts the line at many points and goes on: what was sent is not
 // sent again, and the file is whole.
 func TestExportGoesOn(t *testing.T) {
+	checkLeaks(t)
 	image, content := rawImage(t, t.TempDir(), "web.img")
 	for _, stream := range []bool{false, true} {
 		s := newFakeServer(t)
@@ -140,6 +141,7 @@ func TestExportAfterKill(t *testing.T) {
 // TestExportOfAnotherState: what was sent is never mixed with what the image is
 // now, even when a write has kept the size and the time.
 func TestExportOfAnotherState(t *testing.T) {
+	checkLeaks(t)
 	image, content := rawImage(t, t.TempDir(), "web.img")
 	s := newFakeServer(t)
 	o := sendOptions(t, s, image, "web.raw")
@@ -216,6 +218,7 @@ func TestStateOf(t *testing.T) {
 // TestExportExists: an unfinished job whose target is there now stays: only it
 // knows of the part on the server.
 func TestExportExists(t *testing.T) {
+	checkLeaks(t)
 	image, content := rawImage(t, t.TempDir(), "web.img")
 	s := newFakeServer(t)
 	o := sendOptions(t, s, image, "web.raw")
@@ -312,6 +315,7 @@ func awaitRecord(t *testing.T, area string, is func(*record) bool) {
 
 // TestExportInterrupted goes on after Ctrl-C, too.
 func TestExportInterrupted(t *testing.T) {
+	checkLeaks(t)
 	image, content := rawImage(t, t.TempDir(), "web.img")
 	s := newFakeServer(t)
 	o := sendOptions(t, s, image, "web.raw")
