@@ -32,7 +32,7 @@ func TestExportToSFTP(t *testing.T) {
 	}
 	for _, name := range []string{"web.raw", "web.qcow2"} {
 		r := rig.Flatimg(t, exportTo(server, area, im.Top, url(server, strings.ReplaceAll(dir, " ", "%20")+"/"+name))...)
-		if r.Code != 0 || !strings.Contains(r.Stderr, "sha256sum on the server") {
+		if r.Code != 0 || !strings.Contains(r.Stderr, "SHA-256 on the server") {
 			t.Fatalf("exit code %d\n%s", r.Code, r.Stderr)
 		}
 		checkExported(t, im, strings.TrimPrefix(filepath.Ext(name), "."), filepath.Join(dir, name))

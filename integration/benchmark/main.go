@@ -36,6 +36,7 @@ var groups = []group{
 	{"map", mapTime},
 	{"export", export},
 	{"formats", formats},
+	{"s3", s3},
 	{"terabyte", terabyte},
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 
 	"flatimg/cmd/internal/cli"
@@ -31,13 +32,21 @@ func noSpace(where string, need, free int64) error {
 	}
 }
 
-// serverError says of which destination and of what an error of a server is; an
-// error that has its exit code keeps it. Nil stays nil.
+// serverError says of which destination and of what an error of a server is,
+// unless it says that already; an error that has a hint and an exit code keeps
+// them. Nil stays nil.
 func serverError(where, what string, err error) error {
-	if err == nil || is[*cli.Error](err) {
+	if err == nil {
+		return nil
+	}
+	e, ok := errors.AsType[*cli.Error](err)
+	switch {
+	case !ok:
+		e = &cli.Error{Code: cli.ExitServer}
+	case strings.Contains(err.Error(), where):
 		return err
 	}
-	return &cli.Error{Err: fmt.Errorf("%s: %s: %w", where, what, err), Code: cli.ExitServer}
+	return &cli.Error{Err: fmt.Errorf("%s: %s: %w", where, what, err), Hint: e.Hint, Code: e.Code}
 }
 
 // noVerification is what a [Verifier] returns whose server has no checksum.

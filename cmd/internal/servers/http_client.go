@@ -3,20 +3,12 @@ package servers
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
-	"os"
 	"sync/atomic"
 	"time"
-
-	"flatimg/cmd/internal/cli"
 )
 
 const (
@@ -44,13 +36,15 @@ type webClient struct {
 	http  *http.Client
 	auth  string // the header Authorization; empty: none
 	retry *retrier
-	met   atomic.Bool // the server has answered once
+	// secret is left out of what the server says; empty: nothing is.
+	secret string
+	met    atomic.Bool // the server has answered once
 }
 
 // newWebClient returns a client for a. Redirects are followed when follow is
 // set; else only those that change nothing but the path.
-func newWebClient(a webAddress, o Options, follow bool) (*webClient, error) {
-	auth, err := authorization(a, o)
+func newWebClient(ctx context.Context, a webAddress, o Options, follow bool) (*webClient, error) {
+	auth, err := authorization(ctx, a, o)
 	if err != nil {
 		return nil, err
 	}
@@ -65,53 +59,6 @@ func newWebClient(a webAddress, o Options, follow bool) (*webClient, error) {
 		return checkRedirect(req, via, follow)
 	}}
 	return c, nil
-}
-
-// authorization returns the header of that name for the user of the URL or of
-// the options (RFC 7617), or else for the token in FLATIMG_TOKEN (RFC 6750).
-func authorization(a webAddress, o Options) (string, error) {
-	user := cmp.Or(a.user, o.User)
-	if user == "" {
-		if token := os.Getenv("FLATIMG_TOKEN"); token != "" {
-			return "Bearer " + token, nil
-		}
-		return "", nil
-	}
-	secret, err := password(o)
-	if err != nil {
-		return "", err
-	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+secret)), nil
-}
-
-// checkRedirect says whether a redirect is followed. Credentials are not shown
-// to another server.
-func checkRedirect(req *http.Request, via []*http.Request, follow bool) error {
-	first := via[0]
-	same := req.URL.Scheme == first.URL.Scheme && req.URL.Host == first.URL.Host
-	switch {
-	case len(via) >= 10:
-		return lasting{errors.New("more than 10 redirects")}
-	case !follow && (!same || req.Method != first.Method || !keepsMethod(req.Response.StatusCode)):
-		// A PUT would become a GET.
-		return http.ErrUseLastResponse
-	case first.URL.Scheme == "https" && req.URL.Scheme != "https":
-		return lasting{fmt.Errorf("redirected from https to %s", redirectTarget(req.URL))}
-	case !same:
-		req.Header.Del("Authorization")
-	}
-	return nil
-}
-
-// keepsMethod says whether a redirect means the same request at another place
-// (RFC 9110, sections 15.4.8 and 15.4.9).
-func keepsMethod(status int) bool {
-	return status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect
-}
-
-// redirectTarget is a URL without what may be secret in it.
-func redirectTarget(u *url.URL) string {
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 // webRequest is a request.
@@ -226,56 +173,6 @@ func (c *webClient) do(ctx context.Context, what string, r webRequest) (resp *ht
 
 // close ends the connections.
 func (c *webClient) close() { c.http.CloseIdleConnections() }
-
-// lineError is the error for a request without an answer. A server that has
-// never answered is not waited for.
-func (c *webClient) lineError(err error) error {
-	// The URL would be told twice.
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		err = e.Err
-	}
-	hint := ""
-	dns, isDNS := errors.AsType[*net.DNSError](err)
-	switch {
-	case is[lasting](err):
-		return err
-	case is[*tls.CertificateVerificationError](err):
-		hint = "--cacert FILE names the certificates to trust in place of the system's"
-	case is[tls.RecordHeaderError](err), errors.Is(err, http.ErrSchemeMismatch):
-		hint = "does the server speak TLS on this port? without it the URL begins with http://"
-	case isDNS && dns.IsNotFound:
-		hint = "check the host's name"
-	case c.met.Load():
-		return passing{err}
-	default:
-		hint = "does the server run, and is this its port?"
-	}
-	return lasting{&cli.Error{Err: err, Hint: hint, Code: cli.ExitServer}}
-}
-
-// answerError is the error that an answer is.
-func (c *webClient) answerError(resp *http.Response) error {
-	hint := ""
-	switch s := resp.StatusCode; {
-	case s == http.StatusUnauthorized && c.auth == "":
-		hint = "the server wants credentials: user@ in the URL or --user, with --password-file or FLATIMG_PASSWORD; or a token in FLATIMG_TOKEN"
-	case s == http.StatusForbidden:
-		hint = "the server does not allow this; check the path, and what the account may do there"
-	case s == http.StatusRequestEntityTooLarge:
-		hint = "the server limits the size of an upload: client_max_body_size of nginx, LimitRequestBody of Apache"
-	case s >= 300 && s < 400:
-		if to, err := resp.Location(); err == nil {
-			resp.Body.Close()
-			err := fmt.Errorf("HTTP status %d: the server redirects to %s", s, redirectTarget(to))
-			return lasting{&cli.Error{Err: err, Hint: "give that URL, if you trust it", Code: cli.ExitServer}}
-		}
-	}
-	err := statusError(resp)
-	if hint != "" {
-		err = lasting{&cli.Error{Err: err, Hint: hint, Code: cli.ExitServer}}
-	}
-	return err
-}
 
 // webBody is the body of an answer.
 type webBody struct {

@@ -21,21 +21,22 @@ func (u *httpUpload) sendDirect(ctx context.Context, log Log) error {
 	all := piece{0, u.src.Size()}
 	asked := false
 	err := u.client.retry.do(ctx, "send", func() error {
-		err := u.putOnce(ctx, u.to, all, header, log)
-		if asked && hasStatus(err, http.StatusPreconditionFailed) {
-			// An answer was lost, it seems.
-			if size, tag, ours := u.ours(ctx); ours {
-				if size == all.end {
-					return nil
-				}
+		if asked {
+			// Only the answer may have been lost.
+			size, tag, ours := u.ours(ctx)
+			switch {
+			case ours && size == all.end:
+				data, err := dataSize(u.src)
+				log.Sent(data)
+				return err
+			case ours && !u.force:
 				if err := u.removeTarget(ctx, tag); err != nil {
 					return err
 				}
-				return passing{err}
 			}
 		}
 		asked = true
-		return err
+		return u.putOnce(ctx, u.to, all, header, log)
 	})
 	if hasStatus(err, http.StatusPreconditionFailed) {
 		u.sent = true // nothing of ours is there

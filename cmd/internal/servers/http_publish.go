@@ -8,7 +8,7 @@ import (
 
 // Publish implements [Upload].
 func (u *httpUpload) Publish(ctx context.Context) error {
-	if u.direct {
+	if u.direct || u.published {
 		return nil
 	}
 	if err := u.checkAbsent(ctx); err != nil {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"flatimg/cmd/internal/cli"
 	"flatimg/integration/rig"
@@ -31,16 +34,12 @@ func sparseSource(size int64, seed uint64) *fakeSource {
 		runs = append(runs, chunk{off, n})
 		off += n + 1 + r.Int64N(1<<20)
 	}
-	s := newSource(size, runs...)
+	fill := rand.NewChaCha8([32]byte{byte(seed)})
 	b := make([]byte, size)
-	s.ReadAt(b, 0)
 	for _, run := range runs {
-		for i := run.off; i < run.off+run.length; i++ {
-			b[i] = byte(r.Uint32()) | 1
-		}
+		fill.Read(b[run.off : run.off+run.length])
 	}
-	s.Reader = bytes.NewReader(b)
-	return s
+	return &fakeSource{bytes.NewReader(b), runs}
 }
 
 func bytesOf(t *testing.T, src Source) []byte {
@@ -123,8 +122,10 @@ func fetch(t *testing.T, url string, o Options) ([]byte, error) {
 }
 
 func TestHTTPServers(t *testing.T) {
+	t.Parallel()
 	for name, start := range davServers() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := start(t)
 			src := sparseSource(20<<20+17, 7)
 			log := &testLog{}
@@ -143,6 +144,8 @@ func TestHTTPServers(t *testing.T) {
 			if got, err := fetch(t, dest, Options{}); err != nil || !bytes.Equal(got, bytesOf(t, src)) {
 				t.Errorf("fetched %d bytes, %v", len(got), err)
 			}
+
+			readOld(t, dest, path, src)
 
 			// A target that is there.
 			err := export(t, t.Context(), dest, Options{}, src, log)
@@ -181,9 +184,51 @@ func TestHTTPServers(t *testing.T) {
 	}
 }
 
+// readOld fetches a file in parts, which takes one that has not changed lately,
+// and then another that has taken its place.
+func readOld(t *testing.T, url, path string, src Source) {
+	t.Helper()
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenSource(t.Context(), url, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if d.Version() == "" || d.Lanes() < 2 || d.Size() != src.Size() {
+		t.Errorf("version %q, %d lanes, size %d", d.Version(), d.Lanes(), d.Size())
+	}
+	var parts [3]bytes.Buffer
+	errs := make(chan error)
+	for i := range parts {
+		go func() {
+			const part = 7 << 20
+			errs <- d.Read(t.Context(), &parts[i], int64(i)*part, min(part, d.Size()-int64(i)*part))
+		}()
+	}
+	for range parts {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if !bytes.Equal(append(append(parts[0].Bytes(), parts[1].Bytes()...), parts[2].Bytes()...), bytesOf(t, src)) {
+		t.Error("fetched other bytes")
+	}
+	if err := os.Chtimes(path, old, old.Add(2*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Read(t.Context(), io.Discard, 5, 5); err == nil || !strings.Contains(err.Error(), "has changed") || mayPass(err) {
+		t.Errorf("another file: %v", err)
+	}
+}
+
 func TestHTTPServerRefuses(t *testing.T) {
+	t.Parallel()
 	for name, start := range davServers() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := start(t)
 			secret := filepath.Join(t.TempDir(), "password")
 			os.WriteFile(secret, []byte(s.Password+"\n"), 0o600)
@@ -228,6 +273,7 @@ func TestHTTPServerRefuses(t *testing.T) {
 }
 
 func TestHTTPNginxLimits(t *testing.T) {
+	t.Parallel()
 	s := rig.Nginx(t)
 	src := sparseSource(3<<20, 10)
 	err := export(t, t.Context(), s.SmallURL+"a", Options{}, src, &testLog{})
@@ -252,8 +298,9 @@ func TestHTTPNginxLimits(t *testing.T) {
 
 // Apache takes pieces: holes stay holes, and a cut costs little.
 func TestHTTPApacheSparse(t *testing.T) {
+	t.Parallel()
 	s := rig.Apache(t)
-	src := newSource(64<<20, chunk{5 << 20, 1 << 20}, chunk{40 << 20, 300})
+	src := newSource(24<<20, chunk{5 << 20, 1 << 20}, chunk{20 << 20, 300})
 	if err := export(t, t.Context(), s.URL+"sparse", Options{}, src, &testLog{}); err != nil {
 		t.Fatal(err)
 	}
@@ -267,45 +314,130 @@ func TestHTTPApacheSparse(t *testing.T) {
 }
 
 func TestHTTPCut(t *testing.T) {
+	t.Parallel()
 	for name, start := range davServers() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := start(t)
 			src := sparseSource(24<<20, 11)
 			data, _ := dataSize(src)
-			for i, at := range []int64{10, 900, 5000, 1 << 20, 7 << 20, 15 << 20} {
+			for i, at := range []int64{900, 5000, 1 << 20, 13 << 20} {
 				cut := rig.NewCutter(t, s.Address)
-				dest := "http://" + cut.Address + "/cut" + string(rune('a'+i))
-				cut.CutAfter(at)
-				if at > 5000 {
-					// Once more, and an answer.
-					cut.CutAfter(at, 1<<20)
-				}
+				name := fmt.Sprintf("cut%d", i)
+				cut.CutAfter(at, 1<<20)
 				log := &testLog{}
-				err := export(t, t.Context(), dest, Options{}, src, log)
-				if err != nil && at > 1000 {
+				err := export(t, t.Context(), "http://"+cut.Address+"/"+name, Options{}, src, log)
+				if err != nil {
 					t.Errorf("cut after %d: %v", at, err)
+					continue
 				}
-				if err == nil {
-					if got, err := os.ReadFile(filepath.Join(s.Dir, "cut"+string(rune('a'+i)))); err != nil || !bytes.Equal(got, bytesOf(t, src)) {
-						t.Errorf("cut after %d: other bytes", at)
-					}
-					if sent := log.sent.Load(); sent != data {
-						t.Errorf("cut after %d: %d bytes counted, want %d", at, sent, data)
-					}
+				if got, err := os.ReadFile(filepath.Join(s.Dir, name)); err != nil || !bytes.Equal(got, bytesOf(t, src)) {
+					t.Errorf("cut after %d: other bytes", at)
 				}
-			}
-			for _, e := range must(os.ReadDir(s.Dir)) {
-				if strings.HasPrefix(e.Name(), ".") {
-					t.Errorf("left over: %s", e.Name())
+				if sent := log.sent.Load(); sent != data {
+					t.Errorf("cut after %d: %d bytes counted, want %d", at, sent, data)
 				}
 			}
+			wantOnly(t, s.Dir, "cut0", "cut1", "cut2", "cut3")
 		})
 	}
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
+// Each run is cut at a random point, and the next goes on; then the server is
+// killed.
+func TestHTTPApacheResume(t *testing.T) {
+	t.Parallel()
+	s := rig.Apache(t)
+	src := sparseSource(24<<20, 12)
+	data, _ := dataSize(src)
+	random := rand.New(rand.NewPCG(13, 14))
+	cut := rig.NewCutter(t, s.Address)
+	dest := "http://" + cut.Address + "/resumed"
+	var state []byte
+	var sent int64
+	for range 8 {
+		up, err := Open(t.Context(), dest, Options{Resume: state, Retries: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		up.(*httpUpload).piece = 1 << 20
+		log := &testLog{}
+		cut.CutAfter(random.Int64N(3<<19) + 4096)
+		err = up.Send(t.Context(), src, log)
+		sent += log.sent.Load()
+		if log.state != nil {
+			state = log.state
+		}
+		if err == nil {
+			t.Fatal("not cut")
+		}
+		if err := up.Close(true); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return v
+	cut.CutAfter()
+	up, err := Open(t.Context(), dest, Options{Resume: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &testLog{}
+	if err := up.Send(t.Context(), src, log); err != nil {
+		t.Fatal(err)
+	}
+	if kept := log.kept.Load(); kept != sent || kept+log.sent.Load() != data || kept == 0 {
+		t.Errorf("%d bytes sent before, %d kept, %d sent of %d", sent, kept, log.sent.Load(), data)
+	}
+	s.Stop()
+	if err := up.Close(false); err == nil || !strings.Contains(err.Error(), "left over") {
+		t.Errorf("a server that was killed: %v", err)
+	}
+	s.Restart(t)
+	up, err = Open(t.Context(), dest, Options{Resume: log.state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Send(t.Context(), src, log); err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	up.Close(false)
+	wantOnly(t, s.Dir, "resumed")
+	if got, _ := os.ReadFile(filepath.Join(s.Dir, "resumed")); !bytes.Equal(got, bytesOf(t, src)) {
+		t.Error("other bytes arrived")
+	}
+}
+
+// Of exports to one name one wins.
+func TestHTTPConcurrent(t *testing.T) {
+	t.Parallel()
+	for name, start := range davServers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t)
+			errs := make(chan error)
+			sources := []*fakeSource{sparseSource(3<<20, 15), sparseSource(3<<20, 16), sparseSource(3<<20, 17)}
+			for _, src := range sources {
+				go func() { errs <- export(t, t.Context(), s.URL+"one", Options{}, src, &testLog{}) }()
+			}
+			won := 0
+			for range sources {
+				if err := <-errs; err == nil {
+					won++
+				} else if !errors.Is(err, fs.ErrExist) {
+					t.Error(err)
+				}
+			}
+			got, _ := os.ReadFile(filepath.Join(s.Dir, "one"))
+			whole := false
+			for _, src := range sources {
+				whole = whole || bytes.Equal(got, bytesOf(t, src))
+			}
+			if won != 1 || !whole {
+				t.Errorf("%d have won; whole: %v", won, whole)
+			}
+			wantOnly(t, s.Dir, "one")
+		})
+	}
 }

@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
-	"strings"
 
 	"flatimg/cmd/internal/cli"
 )
@@ -24,11 +24,14 @@ type httpUpload struct {
 	direct bool // to the target itself, since the server can't rename
 	can    httpAbilities
 
+	piece   int64     // bytes in one request, with Ranges
 	state   httpState // Part is empty until Send has begun
 	resumed bool      // state is that of an earlier run
 	src     Source    // nil until Send
 	sent    bool      // all has arrived
 	gone    bool      // the part is not there any more
+	// published: the part has become the target, it seems after an earlier run.
+	published bool
 }
 
 // httpState is what the next run needs.
@@ -37,7 +40,8 @@ type httpState struct {
 	Part string
 	// Size of the whole in bytes.
 	Size int64
-	// Offset before which all has arrived, with Ranges.
+	// Offset before which all has arrived, with Ranges; Size in any case when
+	// all has.
 	Offset int64
 	httpAbilities
 }
@@ -55,11 +59,11 @@ func openHTTP(ctx context.Context, dest string, o Options) (Upload, error) {
 	if to.name() == "" {
 		to = to.sibling(o.Name)
 	}
-	client, err := newWebClient(to, o, false)
+	client, err := newWebClient(ctx, to, o, false)
 	if err != nil {
 		return nil, err
 	}
-	u := &httpUpload{client: client, to: to, force: o.Force}
+	u := &httpUpload{client: client, to: to, force: o.Force, piece: httpPiece}
 	if err := u.open(ctx, o); err != nil {
 		client.close()
 		return nil, err
@@ -79,11 +83,7 @@ func (u *httpUpload) open(ctx context.Context, o Options) error {
 		u.to = u.to.at(folder + file + "/").sibling(o.Name)
 	}
 	if o.Resume != nil {
-		if err := json.Unmarshal(o.Resume, &u.state); err != nil || !strings.HasPrefix(u.state.Part, ".") || strings.Contains(u.state.Part, "/") {
-			return fmt.Errorf("%s: what an earlier run has kept: not understood: %w", u, err)
-		}
-		u.resumed, u.can = true, u.state.httpAbilities
-		return nil
+		return u.resume(ctx, o.Resume)
 	}
 	if err := u.checkAbsent(ctx); err != nil {
 		return err
@@ -103,6 +103,27 @@ func (u *httpUpload) open(ctx context.Context, o Options) error {
 	}
 	u.direct = true
 	return nil
+}
+
+// resume takes over what an earlier run has kept. It may have ended between the
+// rename and its report: then the target is there, and the part is not.
+func (u *httpUpload) resume(ctx context.Context, kept json.RawMessage) error {
+	if err := json.Unmarshal(kept, &u.state); err != nil {
+		return fmt.Errorf("%s: what an earlier run has kept: %w", u, err)
+	}
+	u.resumed, u.can = true, u.state.httpAbilities
+	err := u.checkAbsent(ctx)
+	if errors.Is(err, fs.ErrExist) && u.state.Offset == u.state.Size {
+		moved, movedErr := u.moved(ctx)
+		if movedErr != nil {
+			return u.fail("look at it", movedErr)
+		}
+		if moved {
+			u.published = true
+			return nil
+		}
+	}
+	return err
 }
 
 // isFolder says whether the target is a folder: servers of files redirect its
@@ -135,21 +156,29 @@ func unlessMissing(err error) error {
 }
 
 // size returns that of a file; -1: it is not there.
-func (u *httpUpload) size(ctx context.Context, a webAddress) (int64, error) {
+func (u *httpUpload) size(ctx context.Context, a webAddress) (size int64, err error) {
 	resp, err := u.client.do(ctx, "look at it", webRequest{method: "HEAD", to: a})
+	if err == nil && resp.ContentLength >= 0 {
+		return resp.ContentLength, nil
+	}
+	// Some don't take HEAD, and Apache does not tell the size of an empty file
+	// there, nor of one that it would pack.
+	if unlessMissing(err) == nil {
+		size, err = u.askSize(ctx, a)
+	}
 	if hasStatus(err, http.StatusNotFound, http.StatusGone) {
 		return -1, nil
 	}
+	return size, err
+}
+
+// askSize reads the first byte, whose answer tells the size.
+func (u *httpUpload) askSize(ctx context.Context, a webAddress) (int64, error) {
+	resp, err := u.client.send(ctx, webRequest{
+		method: "GET", to: a, also: []int{http.StatusRequestedRangeNotSatisfiable},
+		header: map[string]string{"Range": "bytes=0-0", "Accept-Encoding": "identity"},
+	})
 	if err != nil {
-		return 0, err
-	}
-	if resp.ContentLength >= 0 {
-		return resp.ContentLength, nil
-	}
-	// Apache does not tell it of an empty file, nor of one that it would pack.
-	r := webRequest{method: "GET", to: a, also: []int{http.StatusRequestedRangeNotSatisfiable}}
-	r.header = map[string]string{"Range": "bytes=0-0", "Accept-Encoding": "identity"}
-	if resp, err = u.client.send(ctx, r); err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
@@ -188,143 +217,5 @@ func (u *httpUpload) Check(ctx context.Context, f File) error {
 	return nil
 }
 
-// Send implements [Upload].
-func (u *httpUpload) Send(ctx context.Context, src Source, log Log) error {
-	u.client.retry.say = log.Say
-	u.src = src
-	if u.direct {
-		return u.fail("send", u.sendDirect(ctx, log))
-	}
-	if err := u.begin(ctx, log); err != nil {
-		return u.fail("begin", err)
-	}
-	send := u.sendWhole
-	if u.can.Ranges {
-		send = u.sendPieces
-	}
-	if err := send(ctx, log); err != nil {
-		return u.fail("send", err)
-	}
-	size, err := u.size(ctx, u.part())
-	if err == nil && size != src.Size() {
-		err = lasting{fmt.Errorf("the server has %d bytes of %d that were sent", size, src.Size())}
-	}
-	u.sent = err == nil
-	return u.fail("look at what has arrived", err)
-}
-
-// part is the hidden file.
-func (u *httpUpload) part() webAddress { return u.to.sibling(u.state.Part) }
-
-// begin finds what an earlier run has sent, or chooses a new part.
-func (u *httpUpload) begin(ctx context.Context, log Log) error {
-	if u.resumed {
-		size, err := u.size(ctx, u.part())
-		if err != nil {
-			return err
-		}
-		if u.can.Ranges && size == u.src.Size() && u.state.Size == size && u.state.Offset <= size {
-			kept, err := dataBefore(u.src, u.state.Offset)
-			if err != nil {
-				return err
-			}
-			log.Kept(kept)
-			return nil
-		}
-		switch {
-		case !u.can.Ranges:
-			log.Say("this server can't go on with a partial file: beginning anew")
-		default:
-			log.Say("what an earlier run has sent is not there any more: beginning anew")
-		}
-		if err := u.remove(ctx); err != nil {
-			log.Say("%v", err)
-		}
-	}
-	u.state = httpState{Part: hiddenName(u.to.name()), Size: u.src.Size(), httpAbilities: u.can}
-	u.gone = false
-	log.Keep(u.state)
-	return nil
-}
-
-// sendWhole sends the file in one request; holes are zeros.
-func (u *httpUpload) sendWhole(ctx context.Context, log Log) error {
-	return u.put(ctx, u.part(), piece{0, u.src.Size()}, nil, log)
-}
-
-// sendPieces makes a file of the right size, and writes the data into it, one
-// piece after the other: there are servers that write a new file each time.
-func (u *httpUpload) sendPieces(ctx context.Context, log Log) error {
-	size := u.src.Size()
-	if size == 0 {
-		return u.sendWhole(ctx, log)
-	}
-	if u.state.Offset == 0 {
-		end := literalPut(u.part(), "\x00", contentRange(piece{size - 1, size}))
-		if _, err := u.client.do(ctx, "set its size", end); err != nil {
-			return err
-		}
-	}
-	return eachPiece(u.src, u.state.Offset, httpPiece, smallHole, func(p piece) error {
-		if err := u.put(ctx, u.part(), p, map[string]string{"Content-Range": contentRange(p)}, log); err != nil {
-			return err
-		}
-		u.state.Offset = p.end
-		log.Keep(u.state)
-		return nil
-	})
-}
-
-// contentRange is the header of that name for a part of a file whose size is
-// not told (RFC 9110, section 14.4).
-func contentRange(p piece) string { return fmt.Sprintf("bytes %d-%d/*", p.start, p.end-1) }
-
-// put sends a piece, and tries again what may pass.
-func (u *httpUpload) put(ctx context.Context, to webAddress, p piece, header map[string]string, log Log) error {
-	return u.client.retry.do(ctx, "send", func() error { return u.putOnce(ctx, to, p, header, log) })
-}
-
-// putOnce sends a piece.
-func (u *httpUpload) putOnce(ctx context.Context, to webAddress, p piece, header map[string]string, log Log) error {
-	s := &sending{src: u.src, piece: p, log: log}
-	r := webRequest{
-		method: "PUT", to: to, body: s.next, length: p.end - p.start, limit: sizeLimit(p.end - p.start),
-		header: map[string]string{"Content-Type": "application/octet-stream"},
-	}
-	for name, value := range header {
-		r.header[name] = value
-	}
-	if r.length > httpPiece {
-		// Who refuses it should do so before it is sent.
-		r.header["Expect"] = "100-continue"
-	}
-	resp, err := u.client.send(ctx, r)
-	if err == nil {
-		drain(resp)
-		if !s.complete() {
-			err = passing{errors.New("the server has answered before it had everything")}
-		}
-	}
-	if err != nil {
-		s.failed()
-	}
-	return err
-}
-
 // fail says of which destination an error is.
 func (u *httpUpload) fail(what string, err error) error { return webFail(u.String(), what, err) }
-
-// webFail is [serverError] for an error of a [webClient], whose hint stays.
-func webFail(where, what string, err error) error {
-	if err == nil || errors.Is(err, context.Canceled) {
-		return err
-	}
-	e, ok := errors.AsType[*cli.Error](err)
-	if !ok {
-		return serverError(where, what, err)
-	}
-	if strings.HasPrefix(err.Error(), where+": ") {
-		return err
-	}
-	return &cli.Error{Err: fmt.Errorf("%s: %s: %w", where, what, err), Hint: e.Hint, Code: e.Code}
-}

@@ -103,3 +103,11 @@ func (a webAddress) at(escaped string) webAddress {
 	a.url = &u
 	return a
 }
+
+// query is the address with a query.
+func (a webAddress) query(q string) webAddress {
+	u := *a.url
+	u.RawQuery = q
+	a.url = &u
+	return a
+}

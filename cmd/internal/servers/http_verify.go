@@ -14,7 +14,7 @@ var _ = (ReadBacker)((*httpUpload)(nil))
 
 // sentTo is where the bytes are until Publish.
 func (u *httpUpload) sentTo() webAddress {
-	if u.direct {
+	if u.direct || u.published {
 		return u.to
 	}
 	return u.part()

@@ -29,7 +29,7 @@ func (b *layerBody) open() io.ReadCloser {
 	var r io.Reader = bufio.NewReaderSize(s.layer.reader(b.off, b.end, func(n int64) {
 		s.counted += n
 		s.log.Sent(n)
-	}), layerRead)
+	}), bodyBuffer)
 	if !b.summed {
 		b.sum = cloneHash(s.sum)
 		r = io.TeeReader(r, b.sum)

@@ -26,9 +26,11 @@ type ociDownload struct {
 	sum  hash.Hash   // SHA-256 over what was
 	// end cancels what goes on with disk.
 	end context.CancelFunc
+	// verified says that the layer that sum comes from has its digest.
+	verified bool
 }
 
-var _ = (Download)((*ociDownload)(nil))
+var _ = (Summer)((*ociDownload)(nil))
 var _ = (Namer)((*ociDownload)(nil))
 
 func openOCISource(ctx context.Context, src string, o Options) (Download, error) {
@@ -105,12 +107,23 @@ func (d *ociDownload) FileName() string { return d.name }
 // Size implements [Download].
 func (d *ociDownload) Size() int64 { return d.size }
 
-// Version implements [Download]. There is none: what an earlier run has fetched
-// is no part of a digest that this run can compute.
+// Version implements [Download]. There is none: the digest takes the whole layer,
+// so that going on with what an earlier run has fetched would save nothing.
 func (d *ociDownload) Version() string { return "" }
 
 // Lanes implements [Download].
 func (d *ociDownload) Lanes() int { return 1 }
+
+// Checksum implements [Summer]. A registry has digests of layers only; what is
+// in a layer that has its digest has the checksum that was computed on the way.
+func (d *ociDownload) Checksum(context.Context) (Checksum, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.verified {
+		return Checksum{}, noVerification(d.String(), "the layer was not read to its end")
+	}
+	return Checksum{Algorithm: "sha256", Sum: d.sum.Sum(nil), By: "digest, by the registry"}, nil
+}
 
 // Close implements [Download].
 func (d *ociDownload) Close() error {
@@ -150,7 +163,7 @@ func (d *ociDownload) read(ctx context.Context, w io.Writer, off, length int64) 
 	stop := context.AfterFunc(ctx, d.end)
 	defer stop()
 	// What w has got counts, also when it is less.
-	n, err := io.CopyBuffer(io.MultiWriter(contextWriter{ctx, w}, d.sum), io.LimitReader(d.disk.file, length), make([]byte, layerRead))
+	n, err := io.CopyBuffer(io.MultiWriter(contextWriter{ctx, w}, d.sum), io.LimitReader(d.disk.file, length), make([]byte, bodyBuffer))
 	d.off += n
 	if err == nil && n < length {
 		err = io.ErrUnexpectedEOF
@@ -158,7 +171,9 @@ func (d *ociDownload) read(ctx context.Context, w io.Writer, off, length int64) 
 	if err != nil || d.off < d.size {
 		return err
 	}
-	return d.disk.finish()
+	err = d.disk.finish()
+	d.verified = err == nil
+	return err
 }
 
 // rewind opens the layer anew and goes to off. When that is where an earlier
@@ -177,6 +192,6 @@ func (d *ociDownload) rewind(ctx context.Context, off int64) error {
 	if off == d.off && !bytes.Equal(sum.Sum(nil), d.sum.Sum(nil)) {
 		return lasting{errors.New("the registry sends something else than before")}
 	}
-	d.off, d.sum = off, sum
+	d.off, d.sum, d.verified = off, sum, false
 	return nil
 }

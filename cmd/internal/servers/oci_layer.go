@@ -14,8 +14,6 @@ const (
 	// tarBlock is the unit of a tar file in bytes; two blocks of zeros end it
 	// (POSIX, pax, "ustar Interchange Format").
 	tarBlock = 512
-	// layerRead is how much of a source is read at a time, in bytes.
-	layerRead = 1 << 20
 )
 
 // layer is a tar file with nothing but disk/ and disk/NAME in it. It is never
@@ -57,9 +55,9 @@ func (l *layer) data(off int64) (int64, error) { return dataBefore(l.src, l.file
 // reader reads the bytes [off, end). It calls sent, which may be nil, for data
 // of the source.
 func (l *layer) reader(off, end int64, sent func(n int64)) io.Reader {
-	file := l.fileOffset(off)
 	head := bytes.NewReader(l.head[min(off, int64(len(l.head))):])
-	return io.LimitReader(io.MultiReader(head, &rangeReader{src: l.src, off: file, sent: sent}, zeros{}), end-off)
+	file := &tellingReader{pieceReader{src: l.src, piece: piece{l.fileOffset(off), l.src.Size()}}, sent}
+	return io.LimitReader(io.MultiReader(head, file, zeros{}), end-off)
 }
 
 // zeros reads as zeros without end.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 )
 
 // blob returns the bytes [off, end) of a blob, or more; an end of -1 is its own.
@@ -23,16 +22,7 @@ func (c *ociClient) blob(ctx context.Context, d descriptor, off, end int64) (io.
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode == http.StatusPartialContent {
-		got := resp.Header.Get("Content-Range")
-		if !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", off)) {
-			resp.Body.Close()
-			return nil, lasting{fmt.Errorf("asked for the bytes from %d on, got %q", off, got)}
-		}
-		return resp.Body, nil
-	}
-	// A registry that takes no ranges.
-	if _, err := io.CopyN(io.Discard, resp.Body, off); err != nil {
+	if err := skipTo(resp, off); err != nil {
 		resp.Body.Close()
 		return nil, err
 	}

@@ -36,6 +36,19 @@ type ociState struct {
 	Digest string `json:"digest,omitempty"`
 }
 
+// image returns the digest of the manifest that an earlier run may have put just
+// before it ended; empty: it had not come that far.
+func (s ociState) image() string {
+	if s.Digest == "" {
+		return ""
+	}
+	_, image, err := imageOf(descriptor{MediaType: typeLayer, Digest: s.Digest, Size: s.Size})
+	if err != nil {
+		return ""
+	}
+	return describe(typeManifest, image).Digest
+}
+
 // layerSender brings a layer to a registry.
 type layerSender struct {
 	*ociClient
@@ -183,7 +196,7 @@ func (s *layerSender) reposition(off int64) error {
 		s.sum, s.summed = sha256.New(), 0
 	}
 	if off > s.summed {
-		if _, err := io.Copy(s.sum, bufio.NewReaderSize(s.layer.reader(s.summed, off, nil), layerRead)); err != nil {
+		if _, err := io.Copy(s.sum, bufio.NewReaderSize(s.layer.reader(s.summed, off, nil), bodyBuffer)); err != nil {
 			return err
 		}
 		s.summed = off

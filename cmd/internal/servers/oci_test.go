@@ -234,9 +234,15 @@ func checkOCI(t *testing.T, src string, o Options) {
 	if d.Size() != ociTestSize || d.(Namer).FileName() != "web.raw" {
 		t.Errorf("%d bytes of %s", d.Size(), d.(Namer).FileName())
 	}
+	if _, err := d.(Summer).Checksum(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a checksum of what was not read: %v", err)
+	}
 	got, want := sha256.New(), sha256.New()
 	if err := d.Read(t.Context(), got, 0, -1); err != nil {
 		t.Fatal(err)
+	}
+	if c, err := d.(Summer).Checksum(t.Context()); err != nil || !bytes.Equal(c.Sum, got.Sum(nil)) {
+		t.Errorf("%+v, %v", c, err)
 	}
 	io.Copy(want, ociTestSource().Reader)
 	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
@@ -349,6 +355,23 @@ func TestOCIResumeDone(t *testing.T) {
 		t.Errorf("%d bytes kept", second.kept.Load())
 	}
 	checkOCI(t, f.dest("vm/web"), Options{})
+}
+
+// TestOCIResumePublished goes on with a run that was killed when the manifest
+// was there.
+func TestOCIResumePublished(t *testing.T) {
+	f := newFakeRegistry(t)
+	log := &testLog{}
+	if err := ociExport(t.Context(), f.dest("vm/web"), Options{}, log); err != nil {
+		t.Fatal(err)
+	}
+	second := &testLog{}
+	if err := ociExport(t.Context(), f.dest("vm/web"), Options{Resume: log.state}, second); err != nil {
+		t.Fatal(err)
+	}
+	if second.sent.Load() != 0 || second.kept.Load() != ociTestData {
+		t.Errorf("%d bytes sent, %d kept", second.sent.Load(), second.kept.Load())
+	}
 }
 
 func TestOCIRemove(t *testing.T) {
@@ -484,5 +507,8 @@ func TestOCIPacked(t *testing.T) {
 	}
 	if err := d.Read(t.Context(), io.Discard, 4<<20, -1); cli.ExitCode(err) != cli.ExitServer {
 		t.Errorf("%v, want that the digest differs", err)
+	}
+	if _, err := d.(Summer).Checksum(t.Context()); err == nil {
+		t.Error("there is a checksum all the same")
 	}
 }

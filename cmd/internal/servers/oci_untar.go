@@ -50,7 +50,7 @@ func (c *ociClient) openDisk(ctx context.Context, layer descriptor) (_ *diskRead
 		}
 	}()
 	// A byte more, so that a longer blob is noticed.
-	r.raw = io.TeeReader(io.LimitReader(bufio.NewReaderSize(body, layerRead), layer.Size+1), r.sum)
+	r.raw = io.TeeReader(io.LimitReader(bufio.NewReaderSize(body, bodyBuffer), layer.Size+1), r.sum)
 	plain, err := r.unpack()
 	if err != nil {
 		return nil, err

@@ -83,7 +83,7 @@ func (u *ociUpload) open(ctx context.Context, resume json.RawMessage) error {
 	if err != nil {
 		return serverError(u.String(), "look for the tag", err)
 	}
-	if digest != "" && !u.force {
+	if digest != "" && !u.force && digest != u.state.image() {
 		return exists(u.String())
 	}
 	return nil

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"flatimg/cmd/internal/cli"
@@ -87,31 +86,22 @@ func (d *rsyncDownload) Fetch(ctx context.Context, path string, got func(n int64
 }
 
 func (d *rsyncDownload) fetch(ctx context.Context, path string, got func(n int64)) error {
-	args := []string{"--copy-links", "--ignore-times", "--inplace", "--partial", "--sparse", "--info=progress2", "--outbuf=L"}
 	var have int64
 	if fi, err := os.Stat(path); err == nil {
 		have = fi.Size()
 	}
-	switch {
-	case have == 0:
-		args = append(args, "--whole-file")
-	case have < d.entry.size:
-		args = append(args, "--append-verify")
-	default:
-		have = 0
-		args = append(args, "--no-whole-file")
+	told := have
+	if have >= d.entry.size {
+		told = 0 // it may be wrong anywhere
 	}
-	if d.server.limit > 0 {
-		args = append(args, "--bwlimit="+strconv.FormatInt(max(1, d.server.limit>>10), 10)) // KiB/s
-	}
-	progress := &rsyncProgress{at: func(off int64) {
-		if off = min(off, d.entry.size); off > have {
+	progress := func(off int64) {
+		if off = min(off, d.entry.size); off > told {
 			d.server.retry.progress()
-			got(off - have)
-			have = off
+			got(off - told)
+			told = off
 		}
-	}}
-	return d.server.start(ctx, d.entry.size, progress, append(args, d.server.arg(d.path), path)...)
+	}
+	return d.server.transfer(ctx, have, d.entry.size, progress, "--copy-links", d.server.arg(d.path), path)
 }
 
 // Checksum implements [Summer]: by the account's shell, or the MD5 by which

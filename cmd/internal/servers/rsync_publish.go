@@ -63,14 +63,14 @@ func (u *rsyncUpload) publish(ctx context.Context, lost bool) error {
 func (u *rsyncUpload) sendAgain(ctx context.Context, how ...string) (made bool, err error) {
 	args := append(rsyncSends(), "--no-whole-file", "--itemize-changes", "--itemize-changes", "--out-format=%i")
 	args = append(args, how...)
-	out, err := u.server.run(ctx, u.size, append(args, u.file(), u.folder())...)
+	out, err := u.server.run(ctx, u.size, append(args, u.file, u.folder())...)
 	return strings.TrimSpace(out) != "", err
 }
 
 // checkPublished looks whether the target is the file, by size and time.
 func (u *rsyncUpload) checkPublished(ctx context.Context) error {
 	args := append(rsyncSends(), "--dry-run", "--out-format=%i")
-	differs, err := u.server.run(ctx, 0, append(args, u.file(), u.folder())...)
+	differs, err := u.server.run(ctx, 0, append(args, u.file, u.folder())...)
 	switch {
 	case err != nil:
 		return err
@@ -94,7 +94,7 @@ func (u *rsyncUpload) Verify(ctx context.Context, want []byte) (string, error) {
 			return by, err
 		}
 	}
-	args := append(rsyncSends(), "--checksum", "--dry-run", "--out-format=%i", u.file(), u.partFolder())
+	args := append(rsyncSends(), "--checksum", "--dry-run", "--out-format=%i", u.file, u.partFolder())
 	var differs string
 	err := u.server.retry.do(ctx, "verify", func() (err error) {
 		differs, err = u.server.run(ctx, u.size, args...)

@@ -21,7 +21,7 @@ const (
 	rsyncSilence = 60 * time.Second
 	// rsyncReads is how many bytes a second the slowest disk reads at: a server
 	// is silent while it computes checksums of what it has.
-	rsyncReads = 20 << 20
+	rsyncReads = 50 << 20
 	// rsyncGrace is how long rsync may take to end when it is asked to.
 	rsyncGrace = 2 * time.Second
 )

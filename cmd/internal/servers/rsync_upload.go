@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -31,7 +30,8 @@ type rsyncUpload struct {
 	force  bool
 
 	part  string // the hidden folder's name; empty: there is none
-	local string // a folder of this machine with a link NAME to the file
+	file  string // of this machine, under its final name
+	local string // a folder made for that; empty: there is none
 	size  int64  // of the file
 	log   Log    // nil until Send
 }
@@ -109,9 +109,6 @@ func (u *rsyncUpload) folder() string { return u.server.arg(remoteFolder(u.path)
 
 func (u *rsyncUpload) partFolder() string { return u.folder() + u.part + "/" }
 
-// file is the argument for the file to send, under its final name.
-func (u *rsyncUpload) file() string { return filepath.Join(u.local, path.Base(u.path)) }
-
 // wrap says what an error is about.
 func (u *rsyncUpload) wrap(ctx context.Context, what string, err error) error {
 	if err != nil && ctx.Err() != nil {
@@ -166,16 +163,18 @@ func (u *rsyncUpload) Send(ctx context.Context, src Source, log Log) error {
 	return u.wrap(ctx, "send", err)
 }
 
-// link makes a folder in which the file has its final name.
-func (u *rsyncUpload) link(file string) error {
-	file, err := filepath.Abs(file)
-	if err != nil {
+// link makes a folder with a link to the file under its final name, unless that
+// is its name anyway.
+func (u *rsyncUpload) link(file string) (err error) {
+	if u.file, err = filepath.Abs(file); err != nil || filepath.Base(u.file) == path.Base(u.path) {
 		return err
 	}
 	if u.local, err = os.MkdirTemp("", "flatimg-rsync-"); err != nil {
 		return err
 	}
-	return os.Symlink(file, u.file())
+	to := u.file
+	u.file = filepath.Join(u.local, path.Base(u.path))
+	return os.Symlink(to, u.file)
 }
 
 // arrived returns how much of the part is on the server, at most all.
@@ -190,37 +189,24 @@ func (u *rsyncUpload) arrived(ctx context.Context, look bool) (int64, error) {
 	return min(entry.size, u.size), err
 }
 
-// send sends what has not arrived yet. rsync compares checksums of the whole
-// file in the end, and sends it again where they differ.
+// send sends what has not arrived yet.
 func (u *rsyncUpload) send(ctx context.Context, src Source, arrived int64, meter *rsyncMeter) error {
-	args := append(rsyncSends(), "--inplace", "--partial", "--sparse", "--info=progress2", "--outbuf=L")
-	switch {
-	case arrived == 0:
-		args = append(args, "--whole-file")
-	case arrived < u.size:
-		args = append(args, "--append-verify")
-	default:
-		// All is there, but maybe not right: only what differs is sent.
-		args = append(args, "--no-whole-file")
-	}
-	if u.server.limit > 0 {
-		args = append(args, "--bwlimit="+strconv.FormatInt(max(1, u.server.limit>>10), 10)) // KiB/s
-	}
 	data, err := dataSize(src)
 	if err != nil {
 		return err
 	}
+	args := rsyncSends()
 	if data < u.size/2 {
 		// rsync sends the zeros of holes: compressed, they are next to nothing.
 		args = append(args, "--compress")
 	}
-	progress := &rsyncProgress{at: func(off int64) {
+	progress := func(off int64) {
 		if off > meter.at {
 			u.server.retry.progress()
 			meter.move(off)
 		}
-	}}
-	return u.server.start(ctx, arrived, progress, append(args, u.file(), u.partFolder())...)
+	}
+	return u.server.transfer(ctx, arrived, u.size, progress, append(args, u.file, u.partFolder())...)
 }
 
 // rsyncSends are the options of all that sends: the file behind the link, with

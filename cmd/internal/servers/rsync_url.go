@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 )
 
@@ -91,13 +92,20 @@ func newRsyncServer(ctx context.Context, text string, o Options) (*rsyncServer, 
 	s := &rsyncServer{scheme: scheme, target: t, limit: o.BandwidthLimit, retry: newRetrier(o)}
 	if s.overSSH() {
 		s.target.command = sshCommand(o)
-		s.target = s.target.withTimeouts(ctx)
+		s.target = s.target.withDefaults(ctx)
 		return s, path, nil
 	}
 	if s.target.user == "" {
 		s.target.user = o.User
 	}
-	s.password, err = password(o)
+	if o.PasswordFile == "" && os.Getenv("RSYNC_PASSWORD") != "" {
+		return s, path, nil // rsync takes it from there
+	}
+	if s.target.user == "" {
+		s.password, err = password(o)
+	} else {
+		s.password, err = passwordOf(ctx, s.target.user, s.target.host, o)
+	}
 	return s, path, err
 }
 

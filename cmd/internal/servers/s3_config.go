@@ -81,10 +81,11 @@ func loadS3Profile(name string) (s3Profile, error) {
 	if err != nil {
 		return s3Profile{}, err
 	}
-	section := config.Section("profile " + name)
-	if name == "default" && !config.HasSection("profile default") {
-		section = config.Section(name)
+	title := "profile " + name
+	if name == "default" && !config.HasSection(title) {
+		title = name
 	}
+	section := config.Section(title)
 	own := credentials.Section(name)
 	p := s3Profile{
 		endpoint: cmp.Or(own.Key("endpoint_url").String(), section.Key("endpoint_url").String()),
@@ -92,8 +93,7 @@ func loadS3Profile(name string) (s3Profile, error) {
 	}
 	// One for S3 alone stands in a section of its own.
 	if services := section.Key("services").String(); services != "" {
-		lines := config.Section("services " + services).Key("s3").NestedValues()
-		for _, line := range lines {
+		for _, line := range config.Section("services " + services).Key("s3").NestedValues() {
 			if key, value, ok := strings.Cut(line, "="); ok && strings.TrimSpace(key) == "endpoint_url" {
 				p.endpoint = strings.TrimSpace(value)
 			}

@@ -59,7 +59,7 @@ func (d *s3Download) Version() string {
 }
 
 // Lanes implements [Download].
-func (d *s3Download) Lanes() int { return s3Lanes }
+func (d *s3Download) Lanes() int { return d.lanes }
 
 // Read implements [Download].
 func (d *s3Download) Read(ctx context.Context, w io.Writer, off, length int64) error {

@@ -3,7 +3,6 @@ package servers
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -49,9 +48,7 @@ func s3Error(err error) error {
 		}
 	}
 	switch {
-	case errors.Is(err, context.Canceled), is[*x509.UnknownAuthorityError](err), is[*tls.CertificateVerificationError](err):
-		return lasting{err}
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+	case errors.Is(err, context.Canceled), is[*tls.CertificateVerificationError](err), isPlainHTTP(err), is[lasting](err):
 		return lasting{err}
 	case is[*xml.SyntaxError](err):
 		return passing{fmt.Errorf("an answer that is cut off: %w", err)}
@@ -88,7 +85,8 @@ func hasS3Status(err error, status int) bool {
 	return ok && e.status == status
 }
 
-// s3Fail says of which object and of what an error is, and what helps.
+// s3Fail says of which object and of what an error is, and what helps. What is
+// not the server's fault keeps its exit code.
 func s3Fail(where, what string, err error) error {
 	if err == nil || is[*cli.Error](err) || errors.Is(err, context.Canceled) {
 		return err
@@ -102,12 +100,19 @@ func s3Fail(where, what string, err error) error {
 		}
 	case is[*tls.CertificateVerificationError](err):
 		e.Hint = "--cacert FILE names the certificates to trust"
-	case strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+	case isPlainHTTP(err):
 		e.Hint = "the endpoint is http://, not https://"
-	default:
+	case is[passing](err):
 		e.Hint = "AWS_ENDPOINT_URL or ?endpoint=URL names the server"
+	case is[lasting](err):
+		return e.Err
 	}
 	return e
+}
+
+// isPlainHTTP says whether a server without TLS was asked for it.
+func isPlainHTTP(err error) bool {
+	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }
 
 // s3Hint says what the user can do about an answer.

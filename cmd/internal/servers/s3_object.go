@@ -14,7 +14,10 @@ import (
 const (
 	// s3Patience bounds requests that carry no data.
 	s3Patience = time.Minute
-	// s3Lanes is how many requests with data go on at a time.
+	// s3CompletePatience is how long the server may take to join the parts:
+	// some copy all of them.
+	s3CompletePatience = 15 * time.Minute
+	// s3Lanes is how many requests with data go on at a time by default.
 	s3Lanes = 4
 )
 
@@ -23,7 +26,8 @@ const (
 type s3Object struct {
 	s3Location
 	core      *minio.Core
-	transport *http.Transport
+	lanes     int // requests with data at a time
+	transport s3Transport
 }
 
 // newS3Object finds out whom to ask and with which keys; it does not ask yet.
@@ -36,33 +40,47 @@ func newS3Object(ctx context.Context, l s3Location, o Options) (*s3Object, error
 	if err != nil {
 		return nil, err
 	}
-	transport, err := newTransport(o)
+	quick, err := newTransport(o)
 	if err != nil {
 		return nil, err
 	}
+	transport := s3Transport{quick, quick.Clone()}
+	transport.patient.ResponseHeaderTimeout = s3CompletePatience
 	core, err := minio.NewCore(config.endpoint.Host, &minio.Options{
 		Creds:     keys,
 		Secure:    config.endpoint.Scheme == "https",
 		Region:    config.region,
-		Transport: s3Transport{transport},
+		Transport: transport,
 		// What has failed is tried again by who knows what it was.
 		MaxRetries: 1,
 	})
 	if err != nil {
 		return nil, &cli.Error{Err: err, Hint: s3Variables, Code: cli.ExitUsage}
 	}
-	return &s3Object{l, core, transport}, nil
+	object := &s3Object{s3Location: l, core: core, lanes: s3Lanes, transport: transport}
+	if o.Connections > 0 {
+		object.lanes = o.Connections
+	}
+	return object, nil
 }
 
 // s3Transport bounds answers that the client reads as a whole.
-type s3Transport struct{ *http.Transport }
+type s3Transport struct {
+	quick *http.Transport
+	// patient is for the completion of an upload.
+	patient *http.Transport
+}
 
 func (t s3Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.Transport.RoundTrip(req)
+	query := req.URL.Query()
+	transport := t.quick
+	if req.Method == http.MethodPost && query.Has("uploadId") {
+		transport = t.patient
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
-	query := req.URL.Query()
 	if req.Method != http.MethodGet || query.Has("uploadId") || query.Has("location") {
 		resp.Body = limitedBody{io.LimitReader(resp.Body, maxAnswer), resp.Body}
 	}
@@ -108,4 +126,7 @@ func (o *s3Object) reason(ctx context.Context, err error) error {
 	return err
 }
 
-func (o *s3Object) close() { o.transport.CloseIdleConnections() }
+func (o *s3Object) close() {
+	o.transport.quick.CloseIdleConnections()
+	o.transport.patient.CloseIdleConnections()
+}

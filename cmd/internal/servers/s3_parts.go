@@ -2,9 +2,12 @@ package servers
 
 import (
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits of a multipart upload (Amazon S3 User Guide, "Amazon S3 multipart
@@ -21,9 +24,12 @@ const (
 	// smaller one costs more requests, a larger one more memory and more to
 	// send again.
 	s3Part = 16 << 20
-	// s3Memory is the most that parts may take in memory; parts that need more
-	// are read twice, for their checksum and for sending.
-	s3Memory = 96 << 20
+	// s3MostMemory is the most bytes that parts may take in memory; parts that
+	// need more are read twice, for their checksum and for sending.
+	s3MostMemory = 96 << 20
+	// s3Scratch is what of a part is hashed at a time: the caches hold what is
+	// hashed after it was read.
+	s3Scratch = 256 << 10
 )
 
 // s3PartSize returns the size of all parts but the last of a file of size bytes.
@@ -37,16 +43,47 @@ func s3PartSize(size int64) int64 {
 // has an empty one.
 func s3PartCount(size, partSize int64) int { return int(max(1, (size+partSize-1)/partSize)) }
 
+// s3Memory is that of a worker. A part is not on the heap, which would grow to
+// twice as much before it is collected.
+type s3Memory struct {
+	part    []byte // nil where parts are read twice
+	scratch []byte
+}
+
+// newS3Memory returns the memory for parts of size bytes that so many workers
+// send at a time.
+func newS3Memory(size int64, workers int) (*s3Memory, error) {
+	m := &s3Memory{scratch: make([]byte, s3Scratch)}
+	if size == 0 || int64(workers)*size > s3MostMemory {
+		return m, nil
+	}
+	var err error
+	m.part, err = unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, lasting{fmt.Errorf("memory for a part of %d bytes: %w", size, err)}
+	}
+	return m, nil
+}
+
+// free gives the memory back. No reader of it may go on.
+func (m *s3Memory) free() {
+	if m.part != nil {
+		unix.Munmap(m.part)
+	}
+}
+
 // s3Section is a part of a source: the bytes [off, off+size), holes as zeros.
 type s3Section struct {
 	bytes     io.ReaderAt // by offsets of the source
 	off, size int64
 	data      []chunk // of it, in order
+	scratch   []byte  // for checksums
 }
 
-// newS3Section reads the part into buf where it is not nil.
-func newS3Section(src Source, off, size int64, buf []byte) (*s3Section, error) {
-	s := &s3Section{bytes: src, off: off, size: size}
+// newS3Section uses the buffers of the worker that sends the part until the
+// next one.
+func newS3Section(src Source, off, size int64, m *s3Memory) (*s3Section, error) {
+	s := &s3Section{bytes: src, off: off, size: size, scratch: m.scratch}
 	for at := off; at < off+size; {
 		start, end, err := src.NextData(at)
 		if err != nil {
@@ -58,15 +95,15 @@ func newS3Section(src Source, off, size int64, buf []byte) (*s3Section, error) {
 		}
 		at = max(start, end)
 	}
-	if buf == nil {
+	if m.part == nil {
 		return s, nil
 	}
 	for _, c := range s.data {
-		if err := readSource(src, buf[c.off-off:][:c.length], c.off); err != nil {
+		if err := readSource(src, m.part[c.off-off:][:c.length], c.off); err != nil {
 			return nil, err
 		}
 	}
-	s.bytes = s3Buffer{buf, off}
+	s.bytes = s3Buffer{m.part, off}
 	return s, nil
 }
 
@@ -89,8 +126,7 @@ func (s *s3Section) dataSize() (sum int64) {
 // sum returns a checksum of the part.
 func (s *s3Section) sum(h hash.Hash) ([]byte, error) {
 	r := &s3Reader{section: s, data: s.data}
-	// Not all at once: the caches hold what is hashed after it was read.
-	_, err := io.CopyBuffer(h, r, make([]byte, 256<<10))
+	_, err := io.CopyBuffer(h, r, s.scratch)
 	return h.Sum(nil), err
 }
 
@@ -132,7 +168,7 @@ func (r *s3Reader) Read(p []byte) (int, error) {
 		end := r.data[0].off + r.data[0].length
 		p = p[:min(int64(len(p)), end-off)]
 		if n, err := s.bytes.ReadAt(p, off); n < len(p) {
-			return 0, lasting{errors.Join(errors.New("read what is to be sent"), err)}
+			return 0, lasting{fmt.Errorf("read what is to be sent at offset %#x: %w", off, err)}
 		}
 		if off+int64(len(p)) == end {
 			r.data = r.data[1:]

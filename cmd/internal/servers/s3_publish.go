@@ -6,14 +6,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 )
-
-// s3CompletePatience is how long the server may take to join the parts: some
-// copy all of them.
-const s3CompletePatience = 15 * time.Minute
 
 // Publish implements [Upload]. Servers that know no conditions may replace what
 // somebody else has put there in the moment after it was looked for.
@@ -70,6 +65,15 @@ func (u *s3Upload) complete(ctx context.Context, conditional bool) error {
 	}
 	_, err := u.core.CompleteMultipartUpload(ctx, u.bucket, u.key, u.state.UploadID, u.completed(), o)
 	return s3Error(err)
+}
+
+// completed returns the parts as the server wants them told.
+func (u *s3Upload) completed() []minio.CompletePart {
+	parts := make([]minio.CompletePart, len(u.parts))
+	for i, p := range u.parts {
+		parts[i] = minio.CompletePart{PartNumber: i + 1, ETag: p.etag, ChecksumSHA256: p.sha256}
+	}
+	return parts
 }
 
 // isOurs says whether an object is what was sent.

@@ -66,7 +66,7 @@ func (u *s3Upload) list(ctx context.Context) (map[int]s3Sent, error) {
 		last := marker
 		for _, p := range result.ObjectParts {
 			if p.PartNumber < 1 || p.PartNumber > s3MaxParts {
-				return nil, lasting{fmt.Errorf("the server lists a part %d", p.PartNumber)}
+				return nil, fmt.Errorf("the server lists a part %d", p.PartNumber)
 			}
 			parts[p.PartNumber] = s3Sent{size: p.Size, etag: trimQuotes(p.ETag), sha256: p.ChecksumSHA256}
 			last = max(last, p.PartNumber)
@@ -75,7 +75,7 @@ func (u *s3Upload) list(ctx context.Context) (map[int]s3Sent, error) {
 			return parts, nil
 		}
 		if last == marker {
-			return nil, lasting{errors.New("the server's list of parts does not go on")}
+			return nil, errors.New("the server's list of parts does not go on")
 		}
 		marker = last
 	}

@@ -2,18 +2,10 @@ package servers
 
 import (
 	"context"
-	"crypto/md5"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"slices"
+	"sync/atomic"
 	"time"
-
-	"github.com/minio/minio-go/v7"
-	"golang.org/x/sync/errgroup"
 
 	"flatimg/cmd/internal/cli"
 )
@@ -28,18 +20,21 @@ const s3Grace = 5 * time.Second
 // SHA-256, by which the server refuses what arrives otherwise; Verify asks what
 // it has.
 //
-// What is killed between the creation of an upload and the note of its id leaves
-// one without parts, which takes no space; a bucket's lifecycle rule for
-// incomplete uploads removes it.
+// An upload whose id nobody has got to know, since the answer was lost or who
+// asked was killed, is left over. It has no parts and takes no space; a bucket's
+// lifecycle rule for incomplete uploads removes it.
 type s3Upload struct {
 	*s3Object
 	force   bool
-	workers int
 	options Options
 
 	state s3State
 	parts []s3Sent // in the order of their numbers
 	log   Log      // nil until Send
+
+	// confirms: the server has compared the SHA-256 of a part. signedOnly: it
+	// wants all that is sent to be signed.
+	confirms, signedOnly atomic.Bool
 }
 
 // s3State is what the next run needs to go on.
@@ -74,10 +69,7 @@ func openS3(ctx context.Context, dest string, o Options) (Upload, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &s3Upload{s3Object: object, force: o.Force, workers: s3Lanes, options: o}
-	if o.Connections > 0 {
-		u.workers = o.Connections
-	}
+	u := &s3Upload{s3Object: object, force: o.Force, options: o}
 	if o.Resume != nil {
 		// What can't be read is like nothing: Send begins anew.
 		json.Unmarshal(o.Resume, &u.state)
@@ -110,158 +102,6 @@ func (u *s3Upload) Check(_ context.Context, f File) error {
 	return nil
 }
 
-// Send implements [Upload].
-func (u *s3Upload) Send(ctx context.Context, src Source, log Log) error {
-	if err := u.Check(ctx, File{Size: src.Size()}); err != nil {
-		return err
-	}
-	u.log = log
-	there, err := u.resume(ctx, src.Size())
-	if err == nil && u.state.UploadID == "" {
-		err = u.begin(ctx, src.Size())
-	}
-	if err != nil {
-		return s3Fail(u.String(), "begin the upload", err)
-	}
-	size := u.state.PartSize
-	u.parts = make([]s3Sent, s3PartCount(src.Size(), size))
-	numbers := make(chan int)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		defer close(numbers)
-		for n := range u.parts {
-			select {
-			case numbers <- n + 1:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		return nil
-	})
-	workers := min(u.workers, len(u.parts))
-	for range workers {
-		group.Go(func() error {
-			var buf []byte
-			if int64(workers)*size <= s3Memory {
-				buf = make([]byte, min(size, src.Size()))
-			}
-			// Of its own: others fail at the same time when the server is away.
-			retry := u.retrier()
-			for n := range numbers {
-				off := int64(n-1) * size
-				s, err := newS3Section(src, off, min(size, src.Size()-off), buf)
-				if err == nil {
-					u.parts[n-1], err = u.sendPart(ctx, retry, n, s, there[n])
-				}
-				if err != nil {
-					return s3Fail(u.String(), fmt.Sprintf("send part %d", n), err)
-				}
-			}
-			return nil
-		})
-	}
-	return group.Wait()
-}
-
-func (u *s3Upload) retrier() *retrier {
-	r := newRetrier(u.options)
-	if u.log != nil {
-		r.say = u.log.Say
-	}
-	return r
-}
-
-// begin creates the upload.
-func (u *s3Upload) begin(ctx context.Context, size int64) error {
-	u.state = s3State{PartSize: s3PartSize(size)}
-	err := u.retrier().do(ctx, "begin the upload", func() error {
-		ctx, cancel := context.WithTimeout(ctx, s3Patience)
-		defer cancel()
-		id, err := u.create(ctx)
-		if err != nil && !u.state.NoChecksums && hasS3Status(err, http.StatusNotImplemented) {
-			u.state.NoChecksums = true
-			id, err = u.create(ctx)
-		}
-		u.state.UploadID = id
-		return err
-	})
-	if err == nil {
-		u.log.Keep(u.state)
-	}
-	return err
-}
-
-func (u *s3Upload) create(ctx context.Context) (id string, err error) {
-	o := minio.PutObjectOptions{ContentType: "application/octet-stream"}
-	if !u.state.NoChecksums {
-		o.UserMetadata = map[string]string{"X-Amz-Checksum-Algorithm": "SHA256"}
-	}
-	id, err = u.core.NewMultipartUpload(ctx, u.bucket, u.key, o)
-	if err == nil && id == "" {
-		err = minio.ErrorResponse{Code: "NoUploadID", Message: "the server has told no id of the upload"}
-	}
-	return id, s3Error(err)
-}
-
-// sendPart sends a part, unless the server has it already.
-func (u *s3Upload) sendPart(ctx context.Context, retry *retrier, n int, s *s3Section, there s3Sent) (s3Sent, error) {
-	sum, err := s.sum(sha256.New())
-	if err != nil {
-		return s3Sent{}, err
-	}
-	if there.size == s.size {
-		same, err := there.has(s, sum)
-		if err != nil {
-			return s3Sent{}, err
-		}
-		if same {
-			u.log.Kept(s.dataSize())
-			return there, nil
-		}
-	}
-	var sent s3Sent
-	err = retry.do(ctx, fmt.Sprintf("part %d", n), func() error {
-		sent, err = u.putPart(ctx, n, s, sum)
-		return err
-	})
-	if err == nil && sent.sha256 == "" {
-		err = sent.setMD5(s)
-	}
-	return sent, err
-}
-
-// putPart sends a part once.
-func (u *s3Upload) putPart(ctx context.Context, n int, s *s3Section, sum []byte) (s3Sent, error) {
-	confirmed := base64.StdEncoding.EncodeToString(sum)
-	r := &s3Reader{section: s, data: s.data, sent: u.log.Sent}
-	// The signature covers the checksum, so that all servers compare it.
-	o := minio.PutObjectPartOptions{Sha256Hex: hex.EncodeToString(sum), DisableContentSha256: true}
-	if !u.state.NoChecksums {
-		o.CustomHeader = http.Header{"X-Amz-Checksum-Sha256": {confirmed}}
-	}
-	p, err := u.core.PutObjectPart(ctx, u.bucket, u.key, u.state.UploadID, n, r, s.size, o)
-	if err == nil && p.ChecksumSHA256 != "" && p.ChecksumSHA256 != confirmed {
-		err = minio.ErrorResponse{Code: "BadDigest", Message: "what arrived differs from what was sent"}
-	}
-	r.end(err == nil)
-	return s3Sent{size: s.size, etag: p.ETag, sha256: p.ChecksumSHA256}, s3Error(err)
-}
-
-// has says whether the part at the server is s, whose SHA-256 is sum.
-func (p *s3Sent) has(s *s3Section, sum []byte) (bool, error) {
-	if p.sha256 != "" {
-		return p.sha256 == base64.StdEncoding.EncodeToString(sum), nil
-	}
-	err := p.setMD5(s)
-	return p.md5 == p.etag, err
-}
-
-func (p *s3Sent) setMD5(s *s3Section) error {
-	sum, err := s.sum(md5.New())
-	p.md5 = hex.EncodeToString(sum)
-	return err
-}
-
 // Close implements [Upload].
 func (u *s3Upload) Close(keep bool) error {
 	defer u.close()
@@ -287,13 +127,4 @@ func (u *s3Upload) Close(keep bool) error {
 			shellQuote(u.bucket), shellQuote(u.key), shellQuote(u.state.UploadID)),
 		Code: cli.ExitServer,
 	}
-}
-
-// completed returns the parts as the server wants them told.
-func (u *s3Upload) completed() []minio.CompletePart {
-	parts := make([]minio.CompletePart, len(u.parts))
-	for i, p := range u.parts {
-		parts[i] = minio.CompletePart{PartNumber: i + 1, ETag: p.etag, ChecksumSHA256: p.sha256}
-	}
-	return slices.Clip(parts)
 }

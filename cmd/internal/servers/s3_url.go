@@ -44,6 +44,8 @@ func parseS3(text string) (s3Location, error) {
 		return s3Location{}, usage(errors.New("the s3:// URL has a user in it"), "keys are told by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by a profile")
 	case l.bucket == "":
 		return fail("%s: no bucket", text)
+	case u.Port() != "":
+		return fail("%s: a bucket has no port", text)
 	case u.Fragment != "":
 		return fail("%s: has a #", text)
 	case len(l.key) > s3KeyMax:

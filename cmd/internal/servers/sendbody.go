@@ -40,3 +40,19 @@ func (b *sendBody) Close() error {
 	b.end()
 	return nil
 }
+
+// tellingReader is a pieceReader that calls sent, which may be nil, for n bytes
+// of data that were read.
+type tellingReader struct {
+	pieceReader
+	sent func(n int64)
+}
+
+func (r *tellingReader) Read(p []byte) (int, error) {
+	before := r.data
+	n, err := r.pieceReader.Read(p)
+	if data := r.data - before; data > 0 && r.sent != nil {
+		r.sent(data)
+	}
+	return n, err
+}

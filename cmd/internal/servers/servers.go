@@ -131,7 +131,7 @@ type Checker interface {
 type Verifier interface {
 	// Verify compares what the server has received with what was sent, whose
 	// SHA-256 is sum; nil where that is not known. It returns who has computed
-	// what: "sha256sum on the server". An error that wraps
+	// what: "SHA-256 on the server". An error that wraps
 	// [errors.ErrUnsupported]: this server doesn't after all.
 	Verify(ctx context.Context, sum []byte) (by string, err error)
 }
@@ -175,7 +175,7 @@ type Checksum struct {
 	// Algorithm is "sha256", "sha512" or "md5".
 	Algorithm string
 	Sum       []byte
-	// By says who has computed it: "sha256sum on the server".
+	// By says who has computed it: "SHA-256 on the server".
 	By string
 }
 
@@ -223,6 +223,9 @@ type Options struct {
 	// are for servers that want such. Default: what the protocol's environment
 	// variables and configuration files say.
 	User, PasswordFile string
+	// Ask asks the user for the password of what: "ada at host"; nil: nobody
+	// can be asked. It is called by [Open] and [OpenSource] only.
+	Ask func(ctx context.Context, what string) (string, error)
 }
 
 // scheme opens destinations and sources of one kind.
@@ -251,6 +254,10 @@ func schemes() []scheme {
 		{name: "s3", open: openS3, source: openS3Source},
 		{name: "oci", open: openOCI, source: openOCISource, format: "qcow2"},
 		{name: "oci+http", open: openOCI, source: openOCISource, format: "qcow2"},
+		{name: "imageio+https", open: openImageio, source: openImageioSource, disk: true},
+		{name: "imageio+http", open: openImageio, source: openImageioSource, disk: true},
+		{name: "glance", open: openGlance, source: openGlanceSource, format: "qcow2"},
+		{name: "glance+import", open: openGlance, format: "qcow2"},
 		{name: "nbd", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbds", open: openNBDUpload, source: openNBDDownload, disk: true},
 		{name: "nbd+unix", open: openNBDUpload, source: openNBDDownload, disk: true},

@@ -25,10 +25,17 @@ const fakeSSHFaults = "FLATIMG_TEST_SSH_FAULTS"
 //	out N       ends when it has written N bytes of answers
 //	lose T      ends in place of the answer to the first request of type T
 //	            (SFTP draft 02, section 3), which it fulfils
-//	hang N      answers no more when it has read N bytes of requests
+//	hang N      answers no more when it has read N bytes of requests, and
+//	            creates a file with the suffix .hung
 func fakeSSH(t *testing.T, faults ...string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "faults")
+	return fakeSSHIn(t, t.TempDir(), faults...)
+}
+
+// fakeSSHIn is fakeSSH with the file "faults" in dir.
+func fakeSSHIn(t *testing.T, dir string, faults ...string) string {
+	t.Helper()
+	path := filepath.Join(dir, "faults")
 	if err := os.WriteFile(path, []byte(strings.Join(faults, "\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +98,7 @@ func (c *fakeConn) forward(w io.WriteCloser) {
 		case c.kind == "in" && c.read > c.arg:
 			os.Exit(255)
 		case c.kind == "hang" && c.read > c.arg:
+			os.WriteFile(os.Getenv(fakeSSHFaults)+".hung", nil, 0o600)
 			select {}
 		case c.kind == "lose" && int64(header[4]) == c.arg:
 			c.kind = "lost"

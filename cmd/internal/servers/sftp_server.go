@@ -25,7 +25,7 @@ type sftpServer struct {
 
 func newSFTPServer(ctx context.Context, target sshTarget, o Options) *sftpServer {
 	target.command = sshCommand(o)
-	return &sftpServer{target: target.withTimeouts(ctx), retry: newRetrier(o)}
+	return &sftpServer{target: target.withDefaults(ctx), retry: newRetrier(o)}
 }
 
 // url returns the URL of a path on the server, which has no secrets.

@@ -94,7 +94,28 @@ func (u *sftpUpload) look(c *sftpConn, name string) error {
 	case !u.force:
 		return exists(u.String())
 	}
-	return nil
+	return u.follow(c)
+}
+
+// follow makes what a symbolic link points to the target: that is replaced, not
+// the link.
+func (u *sftpUpload) follow(c *sftpConn) error {
+	const most = 40 // links, as Linux follows (path_resolution(7))
+	for range most {
+		fi, err := c.Lstat(u.path)
+		if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+			return err
+		}
+		to, err := c.ReadLink(u.path)
+		if err != nil {
+			return err
+		}
+		if !path.IsAbs(to) {
+			to = remoteJoin(remoteFolder(u.path), to)
+		}
+		u.path = to
+	}
+	return usage(fmt.Errorf("%s: too many symbolic links", u), "choose another name")
 }
 
 // resume takes what an earlier run has kept.

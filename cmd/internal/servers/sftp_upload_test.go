@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"flatimg/cmd/internal/cli"
+	"flatimg/integration/rig"
 )
 
 // sftpTo returns the options and the URL of a file in a folder of a fake
@@ -90,6 +92,7 @@ func checkOnly(t *testing.T, dir string, want ...string) {
 }
 
 func TestSFTPUpload(t *testing.T) {
+	t.Parallel()
 	src := smallSource(1)
 	data, _ := dataSize(src)
 	for _, c := range []struct {
@@ -262,16 +265,23 @@ func TestSFTPExisting(t *testing.T) {
 
 // TestSFTPHangs interrupts an upload to a server that does not answer.
 func TestSFTPHangs(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	dest, o := sftpTo(t, dir, "disk.raw", "hang 500000", "hang 0")
-	up, err := Open(t.Context(), dest, o)
+	o := Options{SSH: fakeSSHIn(t, dir, "hang 500000", "hang 0")}
+	up, err := Open(t.Context(), "sftp://host"+dir+"/disk.raw", o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- up.Send(ctx, smallSource(5), &testLog{}) }()
+	rig.Eventually(t, 10*time.Second, "the server hangs", func() bool {
+		_, err := os.Stat(dir + "/faults.hung")
+		return err == nil
+	})
 	begin := time.Now()
-	if err := up.Send(ctx, smallSource(5), &testLog{}); !errors.Is(err, context.DeadlineExceeded) {
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	if err := up.Close(false); err == nil || !strings.Contains(err.Error(), "left over") {
@@ -279,6 +289,67 @@ func TestSFTPHangs(t *testing.T) {
 	}
 	if took := time.Since(begin); took > 13*time.Second {
 		t.Errorf("it took %v", took)
+	}
+}
+
+// TestSSHSilent connects to a host that says nothing before the login.
+func TestSSHSilent(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	o := Options{SSH: rig.Need(t, "ssh") + " -F none -o ConnectTimeout=1"}
+	begin := time.Now()
+	_, err = Open(t.Context(), "sftp://"+l.Addr().String()+"/disk.raw", o)
+	if err == nil || cli.ExitCode(err) != cli.ExitServer {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// TestSFTPReplacesBehindLink replaces what a symbolic link points to.
+func TestSFTPReplacesBehindLink(t *testing.T) {
+	src := smallSource(6)
+	dir := t.TempDir()
+	os.Mkdir(dir+"/sub", 0o700)
+	os.WriteFile(dir+"/sub/real.raw", []byte("old"), 0o600)
+	if err := os.Symlink("sub/real.raw", dir+"/disk.raw"); err != nil {
+		t.Fatal(err)
+	}
+	dest, o := sftpTo(t, dir, "disk.raw")
+	o.Force = true
+	up, err := Open(t.Context(), dest, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(t, up, src, &testLog{}); err != nil {
+		t.Error(err)
+	}
+	up.Close(false)
+	checkFile(t, dir+"/sub", "real.raw", src)
+	if fi, err := os.Lstat(dir + "/disk.raw"); err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+		t.Errorf("the link was replaced: %v", err)
+	}
+}
+
+// TestSFTPCheck counts on what an earlier run has sent.
+func TestSFTPCheck(t *testing.T) {
+	dest, o := sftpTo(t, t.TempDir(), "disk.raw")
+	for state, code := range map[string]int{"{}": cli.ExitNoSpace, `{"part":".disk.raw.part-A","arrived":4611686018427387904}`: 0} {
+		o.Resume = []byte(state)
+		up, err := Open(t.Context(), dest, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = up.(Checker).Check(t.Context(), File{Size: 1 << 62, Data: 1 << 62})
+		if code == 0 && err != nil || code != 0 && (err == nil || cli.ExitCode(err) != code) {
+			t.Errorf("%s: %v, want exit code %d", state, err, code)
+		}
+		up.Close(true)
 	}
 }
 

@@ -23,3 +23,13 @@ func socketPair() (ours, theirs *os.File, err error) {
 	}
 	return os.NewFile(uintptr(fds[0]), "ssh"), os.NewFile(uintptr(fds[1]), "ssh"), nil
 }
+
+// widenPipe gives a pipe the buffer that every user may ask for, 1 MiB (pipe(7));
+// where it is refused, it stays as it is.
+func widenPipe(f *os.File) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	conn.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, 1<<20) })
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,23 @@ func (s *fakeSource) NextData(off int64) (start, end int64, err error) {
 		}
 	}
 	return s.Size(), s.Size(), nil
+}
+
+// fileSource returns a source of a file, all of it data.
+func fileSource(t *testing.T, name string) *fakeSource {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fakeSource{bytes.NewReader(b), []chunk{{0, int64(len(b))}}}
+}
+
+func writeTestFile(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // testLog is a log that counts and keeps.

@@ -16,7 +16,7 @@ type sshTarget struct {
 	command    string // a shell's command line that starts ssh
 	user, port string // empty: what ssh's configuration says
 	host       string
-	timeouts   []string // options that end a silent connection
+	defaults   []string // options for what the user has not configured
 }
 
 // sshGrace is how long ssh may take to end when it is asked to.
@@ -45,7 +45,7 @@ func (t sshTarget) String() string {
 // a password can be interrupted all the same.
 func (t sshTarget) line(options ...string) []string {
 	line := []string{"-c", `trap "" INT; exec ` + t.command + ` "$@"`, "sh"}
-	line = append(line, t.timeouts...)
+	line = append(line, t.defaults...)
 	line = append(line, options...)
 	if t.port != "" {
 		line = append(line, "-p", t.port)
@@ -95,6 +95,7 @@ func (t sshTarget) subsystem(ctx context.Context, name string, options ...string
 		return nil, err
 	}
 	defer w.Close()
+	widenPipe(w)
 	cmd.Stdout = w
 	if err := cmd.Start(); err != nil {
 		in.Close()

@@ -1,0 +1,121 @@
+package servers
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+const (
+	// duelTries is how often an image gets its name when another gets the same
+	// one at the same moment.
+	duelTries = 6
+	// duelWait is the shortest wait in between, and how much it varies. It is
+	// longer than a second, the unit in which Glance tells when an image was
+	// changed, so that a later try is a later change.
+	duelWait = 1100 * time.Millisecond
+)
+
+// Publish implements [Upload]. Glance lets several images have one name, so
+// whoever has renamed its image looks whether another has got the name since it
+// looked before. Of two that find each other both step back, and come again
+// after a time: both can't get through, since each looks after it has renamed.
+//
+// With force, the images that had the name before are deleted afterwards, if
+// they are the project's own. For a moment there are two.
+func (u *glanceUpload) Publish(ctx context.Context) error {
+	if u.published {
+		return u.failed(ctx, "delete the old image", u.removeOlder(ctx))
+	}
+	err := u.publish(ctx)
+	if err == nil {
+		u.published = true
+	}
+	return u.failed(ctx, "rename the image", err)
+}
+
+// removeOlder does what an earlier run, which has published the image, may not
+// have come to.
+func (u *glanceUpload) removeOlder(ctx context.Context) error {
+	if !u.force {
+		return nil
+	}
+	others, err := u.others(ctx)
+	u.removeOld(ctx, slices.DeleteFunc(others, func(i glanceImage) bool { return i.UpdatedAt >= u.image.UpdatedAt }))
+	return err
+}
+
+func (u *glanceUpload) publish(ctx context.Context) error {
+	for try := 0; ; try++ {
+		before, err := u.others(ctx)
+		if err != nil {
+			return err
+		}
+		if len(before) > 0 && !u.force || try > duelTries {
+			return exists(u.String())
+		}
+		if err := u.setName(ctx, u.name); err != nil {
+			return err
+		}
+		after, err := u.others(ctx)
+		if err == nil && isWithin(after, before) {
+			u.removeOld(ctx, after)
+			return nil
+		}
+		if e := u.setName(ctx, hiddenName(u.name)); err == nil {
+			err = e
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(duelWait + rand.N(duelWait)):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// isWithin says whether all images are among those of before, unchanged.
+func isWithin(images, before []glanceImage) bool {
+	for _, i := range images {
+		if !slices.ContainsFunc(before, func(b glanceImage) bool { return b.ID == i.ID && b.UpdatedAt == i.UpdatedAt }) {
+			return false
+		}
+	}
+	return true
+}
+
+func (u *glanceUpload) setName(ctx context.Context, name string) error {
+	return u.retry.do(ctx, "rename the image", func() error {
+		image, err := u.rename(ctx, u.id, name)
+		if err == nil {
+			u.image = image
+		}
+		return err
+	})
+}
+
+// others returns the other images of the name.
+func (u *glanceUpload) others(ctx context.Context) (others []glanceImage, err error) {
+	err = u.retry.do(ctx, "look for the name", func() error {
+		others, err = u.named(ctx, u.name, u.id)
+		return err
+	})
+	return others, err
+}
+
+// removeOld deletes the images that this one replaces. That does not make the
+// upload fail, which has succeeded.
+func (u *glanceUpload) removeOld(ctx context.Context, old []glanceImage) {
+	for _, i := range old {
+		if i.Owner != u.image.Owner {
+			continue
+		}
+		err := u.retry.do(ctx, "delete the old image", func() error { return u.remove(ctx, i.ID) })
+		if err != nil {
+			u.say("the image is there, but the old one of its name, %s, could not be deleted: %v", i.ID, err)
+		}
+	}
+}

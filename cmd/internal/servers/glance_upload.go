@@ -1,0 +1,215 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// glanceUpload is an upload of an image to OpenStack's image service.
+//
+// The image is made under a hidden name, and gets its own when it is whole.
+// Glance can't go on with an upload: each run begins anew.
+type glanceUpload struct {
+	*glanceClient
+	name     string // of the image
+	byImport bool
+	ext      string // of the file that is sent, with its dot
+	force    bool
+	retry    *retrier
+	say      func(format string, args ...any) // nil before Send
+	file     File
+
+	id     string // of the image; empty: there is none
+	sha512 []byte // of what was sent
+	image  glanceImage
+	// published: the image has its name, it may be from an earlier run.
+	published bool
+}
+
+var _ = (Checker)((*glanceUpload)(nil))
+var _ = (Verifier)((*glanceUpload)(nil))
+var _ = (ReadBacker)((*glanceUpload)(nil))
+var _ = (Namer)((*glanceUpload)(nil))
+
+// glanceState is what the next run needs: to remove what is left over.
+type glanceState struct {
+	ID string `json:"id"`
+}
+
+func openGlance(ctx context.Context, dest string, o Options) (Upload, error) {
+	name, byImport, err := parseGlance(dest, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	u := &glanceUpload{name: name, byImport: byImport, ext: path.Ext(o.Name), force: o.Force, retry: newRetrier(o)}
+	if u.glanceClient, err = newGlanceClient(ctx, o); err != nil {
+		return nil, serverError(u.String(), "open the image service", err)
+	}
+	if err := u.open(ctx, o.Resume); err != nil {
+		u.close()
+		return nil, err
+	}
+	return u, nil
+}
+
+// open looks for what an earlier run has left and for the name.
+func (u *glanceUpload) open(ctx context.Context, resume json.RawMessage) error {
+	if resume != nil {
+		var state glanceState
+		if err := json.Unmarshal(resume, &state); err != nil {
+			return fmt.Errorf("%s: what an earlier run has kept: %w", u, err)
+		}
+		if uuid.Validate(state.ID) == nil {
+			old, err := u.glanceClient.image(ctx, state.ID)
+			if err != nil && !hasStatus(err, http.StatusNotFound) {
+				return serverError(u.String(), "look for what an earlier run has left", err)
+			}
+			// One that has its name was published just before that run ended.
+			if err == nil {
+				u.id, u.image, u.published = old.ID, old, old.Name == u.name && old.Status == "active"
+			}
+		}
+	}
+	taken, err := u.named(ctx, u.name, u.id)
+	if err != nil {
+		return serverError(u.String(), "look for the name", err)
+	}
+	if len(taken) > 0 && !u.force {
+		return exists(u.String())
+	}
+	return nil
+}
+
+func (u *glanceUpload) String() string { return glanceURL(u.name, u.byImport) }
+
+// FileName implements [Namer].
+func (u *glanceUpload) FileName() string {
+	if path.Ext(u.name) == u.ext {
+		return u.name
+	}
+	return u.name + u.ext
+}
+
+// Check implements [Checker]: the service takes the format, and will recognise
+// it (Glance's format inspector).
+func (u *glanceUpload) Check(ctx context.Context, f File) error {
+	u.file = f
+	hint := "--format qcow2 or raw is what every cloud takes"
+	switch {
+	case f.Format == "vmdk" && f.Subformat == "monolithicFlat":
+		return usage(fmt.Errorf("%s: Glance takes no vmdk of two files", u), "-o subformat=streamOptimized or monolithicSparse")
+	case f.Format == "vhd" && f.Subformat == "fixed":
+		return usage(fmt.Errorf("%s: Glance does not recognise a fixed vhd", u), "-o subformat=dynamic")
+	case !slices.Contains([]string{"raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx"}, f.Format):
+		return usage(fmt.Errorf("%s: Glance has no name for the format %s", u, f.Format), "%s", hint)
+	}
+	formats, err := u.formats(ctx)
+	if err != nil {
+		return serverError(u.String(), "ask for its formats", err)
+	}
+	if len(formats) > 0 && !slices.Contains(formats, f.Format) {
+		return usage(fmt.Errorf("%s: this image service does not take %s", u, f.Format), "it takes: %s", strings.Join(formats, ", "))
+	}
+	if !u.byImport {
+		return nil
+	}
+	methods, err := u.importMethods(ctx)
+	if err == nil && !slices.Contains(methods, "glance-direct") {
+		return usage(fmt.Errorf("%s: this image service does not import by glance-direct", u), "glance:// sends straight")
+	}
+	return serverError(u.String(), "ask how it imports", err)
+}
+
+// failed is [serverError], but for an interrupt.
+func (u *glanceUpload) failed(ctx context.Context, what string, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return serverError(u.String(), what, err)
+}
+
+// Verify implements [Verifier] with the checksum that Glance has computed as the
+// file came.
+func (u *glanceUpload) Verify(ctx context.Context, sum []byte) (string, error) {
+	if u.image.DiskFormat != u.file.Format {
+		return "", noVerification(u.String(), "the service has converted the image to "+u.image.DiskFormat)
+	}
+	c, err := u.image.checksum()
+	if err != nil {
+		return "", err
+	}
+	want := map[string][]byte{"sha512": u.sha512, "sha256": sum}[c.Algorithm]
+	if want == nil {
+		return "", noVerification(u.String(), "the service has only "+c.Algorithm)
+	}
+	if !bytes.Equal(c.Sum, want) {
+		return "", Differs(u.String(), c.Sum, c.By, want)
+	}
+	return c.By, nil
+}
+
+// ReadBack implements [ReadBacker].
+func (u *glanceUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
+	for length > 0 {
+		n, err := u.readFile(ctx, w, u.id, off, length)
+		off, length = off+n, length-n
+		if n > 0 {
+			u.retry.progress()
+		}
+		if err == nil {
+			continue
+		}
+		if err := u.retry.wait(ctx, "read it back", err); err != nil {
+			return u.failed(ctx, "read it back", err)
+		}
+	}
+	return nil
+}
+
+// readFile writes bytes of an image's file to w, and returns how many.
+func (c *glanceClient) readFile(ctx context.Context, w io.Writer, id string, off, length int64) (int64, error) {
+	if length == 0 {
+		return 0, nil
+	}
+	r := glanceRequest{
+		method: http.MethodGet, path: imagePath(id, "file"), want: []int{http.StatusOK, http.StatusPartialContent},
+		header: map[string]string{"Range": fmt.Sprintf("bytes=%d-%d", off, off+length-1)},
+	}
+	resp, err := withIdleBody(ctx, func(ctx context.Context) (*http.Response, error) { return c.do(ctx, r) })
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if err := skipTo(resp, off); err != nil {
+		return 0, err
+	}
+	n, err := io.CopyBuffer(contextWriter{ctx, w}, io.LimitReader(resp.Body, length), make([]byte, 256<<10))
+	if err == nil && n < length {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// Close implements [Upload]. An image that was not published is of no use to the
+// next run either.
+func (u *glanceUpload) Close(bool) error {
+	defer u.close()
+	if u.id == "" || u.published {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	if err := u.remove(ctx, u.id); err != nil {
+		return fmt.Errorf("%s: image %s is left over: %w", u, u.id, err)
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+package servers
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"flatimg/cmd/internal/cli"
+)
+
+func TestHTTPDownload(t *testing.T) {
+	file := bytesOf(t, sparseSource(3<<20, 41))
+	old := time.Now().Add(-time.Hour)
+	for _, c := range []struct {
+		what    string
+		dav     *fakeDAV
+		version bool
+	}{
+		{"a tag", &fakeDAV{header: http.Header{"Etag": {`"1"`}}}, true},
+		{"a date", &fakeDAV{}, true},
+		{"a weak tag and a date", &fakeDAV{header: http.Header{"Etag": {`W/"1"`}}}, true},
+		{"changed just now", &fakeDAV{changed: time.Now().Add(-10 * time.Second), header: http.Header{"Etag": {`"1"`}}}, false},
+		{"no ranges", &fakeDAV{before: func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Last-Modified", old.UTC().Format(http.TimeFormat))
+			w.Header().Set("Content-Length", fmt.Sprint(len(file)))
+			w.Write(file)
+			return true
+		}}, false},
+		{"no ranges, no size", &fakeDAV{before: func(w http.ResponseWriter, r *http.Request) bool {
+			w.Write(file[:1000])
+			w.(http.Flusher).Flush()
+			w.Write(file[1000:])
+			return true
+		}}, false},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			f, url := newDAV(t, c.dav)
+			f.files["/a b"] = file
+			d, err := OpenSource(t.Context(), url+"a%20b", Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			if (d.Version() != "") != c.version || (d.Lanes() > 1) != c.version || !strings.HasSuffix(d.String(), "/a b") {
+				t.Errorf("version %q, %d lanes, %s", d.Version(), d.Lanes(), d)
+			}
+			if d.Size() != int64(len(file)) && c.what != "no ranges, no size" {
+				t.Errorf("size %d", d.Size())
+			}
+			// In pieces, in order.
+			var got bytes.Buffer
+			for _, n := range []int64{5, 1 << 20, -1} {
+				if err := d.Read(t.Context(), &got, int64(got.Len()), n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !bytes.Equal(got.Bytes(), file) {
+				t.Error("other bytes")
+			}
+			err = d.Read(t.Context(), io.Discard, 100, 100)
+			if (err == nil) != c.version {
+				t.Errorf("out of order: %v", err)
+			}
+			// From the start again.
+			got.Reset()
+			if err := d.Read(t.Context(), &got, 0, -1); err != nil || !bytes.Equal(got.Bytes(), file) {
+				t.Errorf("again: %v", err)
+			}
+		})
+	}
+}
+
+func TestHTTPDownloadFaults(t *testing.T) {
+	file := bytesOf(t, sparseSource(1<<20, 42))
+	for _, c := range []struct {
+		what  string
+		fault func(f *fakeDAV)
+		want  string
+	}{
+		{"another version", func(f *fakeDAV) { f.header = http.Header{"Etag": {`"2"`}} }, "has changed"},
+		{"another size", func(f *fakeDAV) { f.files["/a"] = file[1:] }, "has changed"},
+		{"gone", func(f *fakeDAV) { delete(f.files, "/a") }, "404"},
+		{"another range", func(f *fakeDAV) {
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				r.Header.Set("Range", "bytes=101-199")
+				return false
+			}
+		}, "asked for offset 100, the server sends 101"},
+		{"a range that is none", func(f *fakeDAV) {
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				w.Header().Set("Content-Range", "bytes 5-1/7")
+				w.WriteHeader(http.StatusPartialContent)
+				return true
+			}
+		}, "not understood"},
+		{"packed", func(f *fakeDAV) { f.header = http.Header{"Etag": {`"1"`}, "Content-Encoding": {"gzip"}} }, "packed"},
+		{"cut", func(f *fakeDAV) {
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes 100-299/%d", len(file)))
+				w.Header().Set("Content-Length", "200")
+				w.Header().Set("Etag", `"1"`)
+				w.WriteHeader(http.StatusPartialContent)
+				w.Write(file[100:150])
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}
+		}, "unexpected EOF"},
+	} {
+		f, url := newDAV(t, &fakeDAV{header: http.Header{"Etag": {`"1"`}}})
+		f.files["/a"] = file
+		d, err := OpenSource(t.Context(), url+"a", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.fault(f)
+		var got bytes.Buffer
+		err = d.Read(t.Context(), &got, 100, 200)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.what, err, c.want)
+		}
+		if mayPass(err) != (c.what == "cut") {
+			t.Errorf("%s: tried again or not", c.what)
+		}
+		if c.what == "cut" && !bytes.Equal(got.Bytes(), file[100:150]) {
+			t.Errorf("%d bytes before the cut", got.Len())
+		}
+		d.Close()
+	}
+	_, url := newDAV(t, &fakeDAV{})
+	if _, err := OpenSource(t.Context(), url+"none", Options{}); cli.ExitCode(err) != cli.ExitServer || !strings.Contains(cli.Hint(err), "check the URL") {
+		t.Errorf("no such file: %v", err)
+	}
+	if _, err := OpenSource(t.Context(), url, Options{}); cli.ExitCode(err) != cli.ExitUsage {
+		t.Errorf("a folder: %v", err)
+	}
+}
+
+// Another server does not see the credentials.
+func TestHTTPDownloadRedirect(t *testing.T) {
+	var seen []string
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.Header.Get("Authorization"))
+		w.Write([]byte("file"))
+	}))
+	t.Cleanup(other.Close)
+	f, url := newDAV(t, &fakeDAV{})
+	var first string
+	f.before = func(w http.ResponseWriter, r *http.Request) bool {
+		first = r.Header.Get("Authorization")
+		http.Redirect(w, r, other.URL+"/x?signature=1", http.StatusFound)
+		return true
+	}
+	t.Setenv("FLATIMG_TOKEN", "token")
+	got, err := fetch(t, url+"a", Options{})
+	if err != nil || string(got) != "file" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if first != "Bearer token" || strings.Join(seen, "") != "" || len(seen) == 0 {
+		t.Errorf("%q to the first, %q to the other", first, seen)
+	}
+}
+
+func TestHTTPChecksum(t *testing.T) {
+	sum := bytes.Repeat([]byte{7}, 32)
+	text := base64.StdEncoding.EncodeToString(sum)
+	md5 := base64.StdEncoding.EncodeToString(sum[:16])
+	for _, c := range []struct {
+		header, value string
+		algorithm     string
+	}{
+		{"Repr-Digest", "sha-512=:AAAA:, sha-256=:" + text + ":", "sha256"},
+		{"Digest", "MD5=" + md5 + ", SHA-256=" + text, "sha256"},
+		{"Digest", "md5=" + md5, "md5"},
+		{"Content-MD5", md5, "md5"},
+		{"Digest", "sha-256=AAAA", ""},
+		{"Digest", "unixsum=30637", ""},
+		{"Repr-Digest", "", ""},
+	} {
+		f, url := newDAV(t, &fakeDAV{header: http.Header{http.CanonicalHeaderKey(c.header): {c.value}}})
+		f.files["/a"] = []byte("file")
+		d, err := OpenSource(t.Context(), url+"a", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := d.(Summer).Checksum(t.Context())
+		switch {
+		case c.algorithm == "" && !errors.Is(err, errors.ErrUnsupported):
+			t.Errorf("%s: %s: %v", c.header, c.value, err)
+		case c.algorithm != "" && (err != nil || got.Algorithm != c.algorithm || !bytes.HasPrefix(sum, got.Sum)):
+			t.Errorf("%s: %s: %+v, %v", c.header, c.value, got, err)
+		}
+		d.Close()
+	}
+}
+
+func TestParseContentRange(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"bytes 0-0/1", "0 1 1 true"},
+		{"BYTES 5-9/*", "5 10 -1 true"},
+		{"bytes 5-9/9", "0 0 0 false"},
+		{"bytes 9-5/99", "0 0 0 false"},
+		{"bytes */99", "0 0 0 false"},
+		{"bytes 0--1/9", "0 0 0 false"},
+		{"bytes 0-99999999999999999999/*", "0 0 0 false"},
+		{"items 0-1/2", "0 0 0 false"},
+		{"", "0 0 0 false"},
+	} {
+		start, end, size, err := parseContentRange(c.text)
+		if got := fmt.Sprint(start, end, size, err == nil); got != c.want {
+			t.Errorf("%q: %s, want %s", c.text, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package servers
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"flatimg/cmd/internal/cli"
+)
+
+// lineError is the error for a request without an answer. A server that has
+// never answered is not waited for.
+func (c *webClient) lineError(err error) error {
+	// The URL would be told twice.
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	hint := ""
+	dns, isDNS := errors.AsType[*net.DNSError](err)
+	switch {
+	case is[lasting](err):
+		return err
+	case is[*tls.CertificateVerificationError](err):
+		hint = "--cacert FILE names the certificates to trust in place of the system's"
+	case is[tls.RecordHeaderError](err), errors.Is(err, http.ErrSchemeMismatch):
+		hint = "does the server speak TLS on this port? without it the URL begins with http://"
+	case isDNS && dns.IsNotFound:
+		hint = "check the host's name"
+	case c.met.Load():
+		return passing{err}
+	default:
+		hint = "does the server run, and is this its port?"
+	}
+	return lasting{&cli.Error{Err: err, Hint: hint, Code: cli.ExitServer}}
+}
+
+// answerError is the error that an answer is.
+func (c *webClient) answerError(resp *http.Response) error {
+	hint := ""
+	switch s := resp.StatusCode; {
+	case s == http.StatusUnauthorized && c.auth == "":
+		hint = "the server wants credentials: user@ in the URL or --user, with --password-file or FLATIMG_PASSWORD; or a token in FLATIMG_TOKEN"
+	case s == http.StatusUnauthorized:
+		hint = "check the user, and the password in --password-file or FLATIMG_PASSWORD; or the token in FLATIMG_TOKEN"
+	case s == http.StatusForbidden:
+		hint = "the server does not allow this; check the path, and what the account may do there"
+	case s == http.StatusRequestEntityTooLarge:
+		hint = "the server limits the size of an upload: client_max_body_size of nginx, LimitRequestBody of Apache"
+	case s >= 300 && s < 400:
+		if to, err := resp.Location(); err == nil {
+			resp.Body.Close()
+			err := fmt.Errorf("HTTP status %d: the server redirects to %s", s, redirectTarget(to))
+			return lasting{&cli.Error{Err: err, Hint: "give that URL, if you trust it", Code: cli.ExitServer}}
+		}
+	}
+	err := statusError(resp)
+	if e, ok := errors.AsType[*httpError](err); ok && c.secret != "" {
+		e.Text = strings.ReplaceAll(e.Text, c.secret, "…")
+	}
+	if hint != "" {
+		err = lasting{&cli.Error{Err: err, Hint: hint, Code: cli.ExitServer}}
+	}
+	return err
+}
+
+// webFail is [serverError] for an error of a [webClient], whose hint stays.
+func webFail(where, what string, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	e, ok := errors.AsType[*cli.Error](err)
+	if !ok {
+		return serverError(where, what, err)
+	}
+	if strings.HasPrefix(err.Error(), where+": ") {
+		return err
+	}
+	return &cli.Error{Err: fmt.Errorf("%s: %s: %w", where, what, err), Hint: e.Hint, Code: e.Code}
+}

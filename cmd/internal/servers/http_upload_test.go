@@ -1,0 +1,409 @@
+package servers
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"flatimg/cmd/internal/cli"
+)
+
+func TestParseWeb(t *testing.T) {
+	for _, c := range []struct{ url, shown, wire, name string }{
+		{"http://h/a/b.raw", "http://h/a/b.raw", "http://h/a/b.raw", "b.raw"},
+		{"davs://me@h:8443/a%20b%3f/", "davs://me@h:8443/a b?/", "https://h:8443/a%20b%3f/", ""},
+		{"DAV://[::1]:80/x%2fy", "dav://[::1]:80/x/y", "http://[::1]:80/x%2fy", "x/y"},
+		{"https://h/a?signature=secret", "https://h/a", "https://h/a?signature=secret", "a"},
+	} {
+		a, err := parseWeb(c.url)
+		if err != nil || a.String() != c.shown || a.url.String() != c.wire || a.name() != c.name {
+			t.Errorf("%s: %s, %s, %q, %v", c.url, a, a.url, a.name(), err)
+		}
+	}
+	for _, url := range []string{
+		"http://", "http:///a", "http://h", "http://h:/a", "http://h:0/a", "http://h:99999/a", "http://me:secret@h/a",
+		"http://me:secret@h:x/a", "http://h/a#b", "http://h/%00", "http://h/%zz", "http://h/..", "http:h/a",
+	} {
+		_, err := parseWeb(url)
+		if err == nil || cli.ExitCode(err) != cli.ExitUsage || cli.Hint(err) == "" || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	a, _ := parseWeb("http://h/a%20b/c?q")
+	if got := a.sibling(".c d%").url.String(); got != "http://h/a%20b/.c%20d%25" {
+		t.Errorf("sibling %s", got)
+	}
+}
+
+func TestEachPiece(t *testing.T) {
+	src := newSource(1000, chunk{10, 10}, chunk{25, 10}, chunk{50, 210}, chunk{900, 100})
+	for _, c := range []struct {
+		from, size, gap int64
+		want            []piece
+	}{
+		{0, 100, 5, []piece{{10, 35}, {50, 150}, {150, 250}, {250, 260}, {900, 1000}}},
+		{0, 1000, 20, []piece{{10, 260}, {900, 1000}}},
+		{30, 1000, 0, []piece{{30, 35}, {50, 260}, {900, 1000}}},
+		{0, 100, 1000, []piece{{10, 110}, {110, 210}, {210, 310}, {310, 410}, {410, 510}, {510, 610}, {610, 710}, {710, 810}, {810, 910}, {910, 1000}}},
+		{1000, 100, 5, nil},
+	} {
+		var got []piece
+		err := eachPiece(src, c.from, c.size, c.gap, func(p piece) error {
+			got = append(got, p)
+			return nil
+		})
+		same := err == nil && len(got) == len(c.want)
+		for i := range got {
+			same = same && got[i] == c.want[i]
+		}
+		if !same {
+			t.Errorf("from %d, %d bytes, gaps of %d: %v, %v; want %v", c.from, c.size, c.gap, got, err, c.want)
+		}
+	}
+}
+
+func TestBody(t *testing.T) {
+	src := newSource(3<<20, chunk{100, 1 << 20}, chunk{2<<20 + 5, 7})
+	log := &testLog{}
+	b := newBody(src, piece{50, 3<<20 - 9}, log)
+	got, err := io.ReadAll(b)
+	if err != nil || !bytes.Equal(got, bytesOf(t, src)[50:3<<20-9]) || !b.complete() {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if log.sent.Load() != 1<<20+7 {
+		t.Errorf("%d bytes counted", log.sent.Load())
+	}
+	if b.takeBack(); log.sent.Load() != 0 {
+		t.Errorf("%d bytes counted after all was taken back", log.sent.Load())
+	}
+	if _, err := b.Read(make([]byte, 1)); err == nil {
+		t.Error("read after it was closed")
+	}
+}
+
+func TestHTTPUploadFaults(t *testing.T) {
+	t.Parallel()
+	src := sparseSource(5<<20, 31)
+	data, _ := dataSize(src)
+	times := func(f *fakeDAV, method string, from, to int64, status int) {
+		var n atomic.Int64 // requests that it has met
+		f.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != method || r.ContentLength < 100 && method == "PUT" {
+				return false
+			}
+			i := n.Add(1)
+			if i < from || i > to {
+				return false
+			}
+			w.WriteHeader(status)
+			return true
+		}
+	}
+	for _, c := range []struct {
+		what  string
+		dav   *fakeDAV
+		o     Options
+		fault func(f *fakeDAV)
+		code  int
+		hint  string
+	}{
+		{what: "honours Content-Range", dav: &fakeDAV{ranges: "honour"}},
+		{what: "ignores Content-Range", dav: &fakeDAV{ranges: "ignore"}},
+		{what: "refuses Content-Range", dav: &fakeDAV{}},
+		{what: "busy", fault: func(f *fakeDAV) { times(f, "PUT", 1, 2, 503) }},
+		{what: "busy with pieces", dav: &fakeDAV{ranges: "honour"}, fault: func(f *fakeDAV) { times(f, "PUT", 2, 3, 502) }},
+		{what: "busy for ever", o: Options{Retries: 1}, fault: func(f *fakeDAV) { times(f, "PUT", 1, 99, 503) }, code: cli.ExitServer},
+		{what: "disk full", fault: func(f *fakeDAV) { times(f, "PUT", 1, 99, 507) }, code: cli.ExitNoSpace},
+		{what: "too large", fault: func(f *fakeDAV) { times(f, "PUT", 1, 99, 413) }, code: cli.ExitServer, hint: "LimitRequestBody"},
+		{what: "no login any more", fault: func(f *fakeDAV) { times(f, "PUT", 1, 99, 401) }, code: cli.ExitServer, hint: "--user"},
+		{what: "no folder", fault: func(f *fakeDAV) {
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == "PUT" {
+					w.WriteHeader(http.StatusConflict)
+				}
+				return r.Method == "PUT"
+			}
+		}, code: cli.ExitServer, hint: "folder"},
+		{what: "no MOVE", dav: &fakeDAV{noMove: true}, code: cli.ExitServer, hint: "--direct"},
+		{what: "direct", dav: &fakeDAV{noMove: true}, o: Options{Direct: true}},
+		{what: "direct is not needed", o: Options{Direct: true}},
+		{what: "answer to MOVE lost", fault: func(f *fakeDAV) {
+			f.lose = func(r *http.Request) bool {
+				return r.Method == "MOVE" && strings.HasSuffix(r.Header.Get("Destination"), "/a.raw")
+			}
+		}},
+		{what: "answer to MOVE lost, not tried again", o: Options{Retries: -1}, fault: func(f *fakeDAV) {
+			f.lose = func(r *http.Request) bool {
+				return r.Method == "MOVE" && strings.HasSuffix(r.Header.Get("Destination"), "/a.raw")
+			}
+		}},
+		{what: "answer to a direct PUT lost", dav: &fakeDAV{noMove: true}, o: Options{Direct: true}, fault: func(f *fakeDAV) {
+			var n atomic.Int64
+			f.lose = func(r *http.Request) bool { return r.Method == "PUT" && n.Add(1) == 1 }
+		}},
+		{what: "no HEAD", fault: func(f *fakeDAV) {
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == "HEAD" && r.URL.Path != "/a.raw" && r.Header.Get("Want-Digest") == "" {
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					if len(f.files[r.URL.Path]) < 100 {
+						return false
+					}
+					w.WriteHeader(http.StatusMethodNotAllowed)
+					return true
+				}
+				return false
+			}
+		}},
+		{what: "quota", dav: &fakeDAV{quota: "1000"}, code: cli.ExitNoSpace},
+		{what: "no quota", dav: &fakeDAV{quota: "-3"}},
+		{what: "redirected PUT", fault: func(f *fakeDAV) {
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == "PUT" {
+					http.Redirect(w, r, "http://127.0.0.1:1/other?secret", http.StatusFound)
+				}
+				return r.Method == "PUT"
+			}
+		}, code: cli.ExitServer, hint: "give that URL"},
+		{what: "redirected PUT to the same server", fault: func(f *fakeDAV) {
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != "PUT" || r.URL.RawQuery != "" {
+					return false
+				}
+				http.Redirect(w, r, r.URL.Path+"?x", http.StatusTemporaryRedirect)
+				return true
+			}
+		}},
+		{what: "loses the end", fault: func(f *fakeDAV) {
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == "HEAD" {
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					if b := f.files[r.URL.Path]; len(b) > 100 {
+						f.files[r.URL.Path] = b[:len(b)-1]
+					}
+				}
+				return false
+			}
+		}, code: cli.ExitServer},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			f, url := newDAV(t, cmp.Or(c.dav, &fakeDAV{}))
+			if c.fault != nil {
+				c.fault(f)
+			}
+			log := &testLog{}
+			err := export(t, t.Context(), url+"a.raw", c.o, src, log)
+			if c.code != 0 {
+				if err == nil || cli.ExitCode(err) != c.code || !strings.Contains(cli.Hint(err), c.hint) || strings.Contains(err.Error(), "secret") {
+					t.Errorf("%v, exit code %d, hint %q", err, cli.ExitCode(err), cli.Hint(err))
+				}
+				if f.names() != "" {
+					t.Errorf("left over: %s", f.names())
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.names() != "/a.raw" || !bytes.Equal(f.files["/a.raw"], bytesOf(t, src)) {
+				t.Errorf("other bytes arrived; there is %s", f.names())
+			}
+			if log.sent.Load() != data {
+				t.Errorf("%d bytes counted, want %d", log.sent.Load(), data)
+			}
+		})
+	}
+}
+
+// A file that appears while ours is sent stays.
+func TestHTTPPublishExists(t *testing.T) {
+	for _, o := range []Options{{}, {Direct: true}} {
+		f, url := newDAV(t, &fakeDAV{noMove: o.Direct})
+		up, err := Open(t.Context(), url+"a", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.files["/a"] = []byte("another's")
+		src := newSource(10, chunk{0, 10})
+		if err = up.Send(t.Context(), src, &testLog{}); err == nil {
+			err = up.Publish(t.Context())
+		}
+		if !errors.Is(err, fs.ErrExist) || cli.ExitCode(err) != cli.ExitExists {
+			t.Errorf("%v", err)
+		}
+		if err := up.Close(false); err != nil {
+			t.Error(err)
+		}
+		if f.names() != "/a" || string(f.files["/a"]) != "another's" {
+			t.Errorf("there is %s", f.names())
+		}
+	}
+}
+
+func TestHTTPResume(t *testing.T) {
+	src := newSource(1<<20, chunk{0, 300 << 10}, chunk{500 << 10, 300 << 10})
+	data, _ := dataSize(src)
+	f, url := newDAV(t, &fakeDAV{ranges: "honour"})
+	f.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.Header.Get("Content-Range"), "bytes 614400-") {
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}
+		return false
+	}
+	open := func(o Options) *httpUpload {
+		t.Helper()
+		up, err := Open(t.Context(), url+"a", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		up.(*httpUpload).piece = 100 << 10
+		return up.(*httpUpload)
+	}
+	up, log := open(Options{}), &testLog{}
+	if err := up.Send(t.Context(), src, log); !hasStatus(err, http.StatusForbidden) {
+		t.Fatal(err)
+	}
+	if err := up.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	f.before = nil
+	part := f.names()
+	up, again := open(Options{Resume: log.state}), &testLog{}
+	if err := up.Send(t.Context(), src, again); err != nil {
+		t.Fatal(err)
+	}
+	if again.kept.Load() != 400<<10 || again.sent.Load() != data-400<<10 || f.names() != part {
+		t.Errorf("%d bytes kept and %d sent, to %s after %s", again.kept.Load(), again.sent.Load(), f.names(), part)
+	}
+	if err := up.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	up.Close(false)
+	if !bytes.Equal(f.files["/a"], bytesOf(t, src)) || f.names() != "/a" {
+		t.Error("other bytes arrived")
+	}
+
+	// The part is gone.
+	up, again = open(Options{Resume: log.state, Force: true}), &testLog{}
+	if err := up.Send(t.Context(), src, again); err != nil {
+		t.Fatal(err)
+	}
+	if again.kept.Load() != 0 || again.sent.Load() != data || len(again.said) != 1 {
+		t.Errorf("%d bytes kept and %d sent, said %q", again.kept.Load(), again.sent.Load(), again.said)
+	}
+	if err := up.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	// A job is removed.
+	if err := open(Options{Resume: again.state, Force: true}).Close(false); err != nil || f.names() != "/a" {
+		t.Errorf("%v; there is %s", err, f.names())
+	}
+	// A server that can't go on.
+	f.ranges = ""
+	up, log = open(Options{Force: true}), &testLog{}
+	if err := up.Send(t.Context(), src, log); err != nil {
+		t.Fatal(err)
+	}
+	up, again = open(Options{Resume: log.state, Force: true}), &testLog{}
+	if err := up.Send(t.Context(), src, again); err != nil || len(again.said) != 1 || again.sent.Load() != data {
+		t.Errorf("%v, said %q", err, again.said)
+	}
+	if err := up.Close(false); err != nil || f.names() != "/a" {
+		t.Errorf("%v; there is %s", err, f.names())
+	}
+}
+
+// A run that was killed between the rename and its report.
+func TestHTTPResumePublished(t *testing.T) {
+	for _, ranges := range []string{"honour", ""} {
+		src := sparseSource(1<<20, 35)
+		data, _ := dataSize(src)
+		f, url := newDAV(t, &fakeDAV{ranges: ranges})
+		log := &testLog{}
+		if err := export(t, t.Context(), url+"a", Options{}, src, log); err != nil {
+			t.Fatal(err)
+		}
+		again := &testLog{}
+		if err := export(t, t.Context(), url+"a", Options{Resume: log.state}, src, again); err != nil || again.kept.Load() != data || again.sent.Load() != 0 {
+			t.Errorf("%v; %d bytes kept, %d sent", err, again.kept.Load(), again.sent.Load())
+		}
+		// Another's of the same size.
+		f.files["/a"] = make([]byte, src.Size())
+		if err := export(t, t.Context(), url+"a", Options{Resume: log.state}, src, again); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("another's: %v", err)
+		}
+		if f.names() != "/a" || len(bytes.Trim(f.files["/a"], "\x00")) != 0 {
+			t.Errorf("there is %s", f.names())
+		}
+	}
+}
+
+// What fails at the final name is removed when it is ours.
+func TestHTTPDirectPartial(t *testing.T) {
+	src := sparseSource(1<<20, 33)
+	for _, c := range []struct {
+		what string
+		left []byte
+		stay bool
+	}{
+		{"ours", bytesOf(t, src)[:500<<10], false},
+		{"another's", []byte("another's"), true},
+		{"another's, larger", make([]byte, 2<<20), true},
+	} {
+		f, url := newDAV(t, &fakeDAV{noMove: true})
+		f.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != "PUT" {
+				return false
+			}
+			f.mu.Lock()
+			f.files["/a"] = c.left
+			f.mu.Unlock()
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}
+		if err := export(t, t.Context(), url+"a", Options{Direct: true}, src, &testLog{}); !hasStatus(err, http.StatusForbidden) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if got := f.names(); c.stay != (got == "/a") {
+			t.Errorf("%s: there is %q", c.what, got)
+		}
+	}
+}
+
+// An interrupt ends what hangs, and the server's silence does not hold Close up.
+func TestHTTPInterrupt(t *testing.T) {
+	t.Parallel()
+	f, url := newDAV(t, &fakeDAV{})
+	up, err := Open(t.Context(), url+"a", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	f.before = func(w http.ResponseWriter, r *http.Request) bool {
+		io.Copy(io.Discard, r.Body)
+		cancel()
+		<-r.Context().Done()
+		return true
+	}
+	if err := up.Send(ctx, newSource(100, chunk{0, 100}), &testLog{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	begin := time.Now()
+	if err := up.Close(false); err == nil || !strings.Contains(err.Error(), "left over") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begin); took > 2*closeLimit {
+		t.Errorf("Close took %v", took)
+	}
+}

@@ -1,0 +1,156 @@
+package servers
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"flatimg/cmd/internal/cli"
+)
+
+// imageioTicket is a disk that an oVirt engine has opened for a transfer, at
+// https://HOST:54322/images/TICKET (ovirt-imageio, docs/images.md). Who knows
+// the ticket may read and write: it is not shown.
+type imageioTicket struct {
+	client *webClient
+	at     webAddress
+	can    imageioOptions
+	size   int64 // of the disk in bytes; -1: not told
+}
+
+// imageioOptions are the answer to OPTIONS.
+type imageioOptions struct {
+	// Features: "zero", "flush", "extents", "checksum".
+	Features []string `json:"features"`
+	// MaxReaders and MaxWriters are how many connections may be used at a time;
+	// 0: not told, so that only one may.
+	MaxReaders int `json:"max_readers"`
+	MaxWriters int `json:"max_writers"`
+	// TransferFormat is what is read and written, "raw" for the guest's disk;
+	// empty: the bytes of the volume's file, whatever they are.
+	TransferFormat string `json:"transfer_format"`
+	// VirtualSize is that of the disk in bytes; 0: not told.
+	VirtualSize int64 `json:"virtual_size"`
+
+	allow []string // methods; empty: not told
+}
+
+func (o imageioOptions) has(feature string) bool { return slices.Contains(o.Features, feature) }
+
+// may says whether a method is allowed.
+func (o imageioOptions) may(method string) bool {
+	return len(o.allow) == 0 || slices.Contains(o.allow, method)
+}
+
+// openTicket asks what can be done with a ticket.
+func openTicket(ctx context.Context, text string, o Options) (*imageioTicket, error) {
+	at, err := parseWeb(text)
+	if err != nil {
+		return nil, err
+	}
+	t := &imageioTicket{at: at, size: -1}
+	if at.user != "" || at.url.RawQuery != "" || at.name() == "" {
+		return nil, usage(fmt.Errorf("%s: not the URL of a transfer", t), "write %s://host:54322/images/TICKET, the transfer_url of the image transfer", at.scheme)
+	}
+	o.User = "" // the ticket is all
+	if t.client, err = newWebClient(ctx, at, o, false); err != nil {
+		return nil, err
+	}
+	t.client.auth, t.client.secret = "", at.name()
+	if err := t.ask(ctx); err != nil {
+		t.client.close()
+		return nil, t.fail("ask for the transfer", err)
+	}
+	return t, nil
+}
+
+// ask fills what the server tells.
+func (t *imageioTicket) ask(ctx context.Context) error {
+	err := t.client.retry.do(ctx, "ask for the transfer", func() error {
+		// Servers before 1.3 answer 405, their proxies 204.
+		resp, err := t.client.send(ctx, webRequest{method: "OPTIONS", to: t.at, also: []int{http.StatusMethodNotAllowed}})
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return nil
+		}
+		for _, method := range strings.Split(resp.Header.Get("Allow"), ",") {
+			if method = strings.TrimSpace(method); method != "" {
+				t.can.allow = append(t.can.allow, method)
+			}
+		}
+		return decodeAnswer(resp.Body, &t.can)
+	})
+	if err != nil {
+		return err
+	}
+	if t.can.VirtualSize > 0 {
+		t.size = t.can.VirtualSize
+		return nil
+	}
+	return t.askSize(ctx)
+}
+
+// askSize reads the first byte, whose answer tells the size.
+func (t *imageioTicket) askSize(ctx context.Context) error {
+	return t.client.retry.do(ctx, "ask for the size", func() error {
+		resp, err := t.client.send(ctx, webRequest{method: "GET", to: t.at, header: map[string]string{"Range": "bytes=0-0"}})
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if _, _, size, err := parseContentRange(resp.Header.Get("Content-Range")); err == nil {
+			t.size = size
+		}
+		return nil
+	})
+}
+
+// decodeAnswer decodes a short answer in JSON.
+func decodeAnswer(r io.Reader, v any) error {
+	if err := json.NewDecoder(io.LimitReader(r, maxAnswer)).Decode(v); err != nil {
+		if is[passing](err) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return err
+		}
+		return lasting{fmt.Errorf("the answer is not understood: %w", err)}
+	}
+	return nil
+}
+
+// sub is a resource below the ticket.
+func (t *imageioTicket) sub(name, query string) webAddress {
+	return t.at.at(strings.TrimSuffix(t.at.url.EscapedPath(), "/") + name).query(query)
+}
+
+// connections is how many of most connections, which the server tells, are used.
+func (t *imageioTicket) connections(most int, o Options) int {
+	return max(1, min(most, cmp.Or(max(o.Connections, 0), webLanes)))
+}
+
+// String leaves out most of the ticket.
+func (t *imageioTicket) String() string {
+	name := t.at.name()
+	if len(name) > 8 {
+		name = name[:8] + "…"
+	}
+	folder := t.at.folder()
+	return folder.String() + name
+}
+
+func (t *imageioTicket) fail(what string, err error) error {
+	switch {
+	case hasStatus(err, http.StatusForbidden):
+		err = &cli.Error{Err: err, Hint: "the transfer does not exist, is paused or has expired: start another one", Code: cli.ExitServer}
+	case hasStatus(err, http.StatusRequestedRangeNotSatisfiable):
+		err = &cli.Error{Err: err, Hint: "the disk of the transfer is too small", Code: cli.ExitNoSpace}
+	}
+	return webFail(t.String(), what, err)
+}

@@ -1,0 +1,388 @@
+package servers
+
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"flatimg/cmd/internal/cli"
+)
+
+// fakeS3 is a server for one object that answers otherwise than it should
+// where a test wants that. It checks no signatures.
+type fakeS3 struct {
+	// odd, which may be nil, answers a request itself when it returns true.
+	odd func(w http.ResponseWriter, r *http.Request) bool
+	// etag returns that of a part; nil: its MD5.
+	etag func(number int, sum []byte) string
+	// noChecksums: SHA-256 is unknown.
+	noChecksums bool
+
+	mu     sync.Mutex
+	upload bool
+	parts  map[int][]byte
+	object []byte // nil: there is none
+	tag    string // the object's ETag
+}
+
+// startFakeS3 starts a server to which the environment leads.
+func startFakeS3(t *testing.T, f *fakeS3) {
+	t.Helper()
+	server := httptest.NewServer(f)
+	t.Cleanup(server.Close)
+	s3Env(t, server.URL, "id", "secret")
+}
+
+func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.odd != nil && f.odd(w, r) {
+		return
+	}
+	query := r.URL.Query()
+	number, _ := strconv.Atoi(query.Get("partNumber"))
+	switch {
+	case query.Has("uploadId") && !f.upload:
+		s3Refuse(w, r, http.StatusNotFound, "NoSuchUpload")
+	case r.Method == http.MethodPost && query.Has("uploads"):
+		f.upload, f.parts = true, map[int][]byte{}
+		io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>one</UploadId></InitiateMultipartUploadResult>")
+	case r.Method == http.MethodPost:
+		f.object, f.tag, f.upload = nil, f.composite(), false
+		for n := range len(f.parts) {
+			f.object = append(f.object, f.parts[n+1]...)
+		}
+		io.WriteString(w, "<CompleteMultipartUploadResult><Bucket>bucket</Bucket><ETag>x</ETag></CompleteMultipartUploadResult>")
+	case r.Method == http.MethodPut:
+		b, _ := io.ReadAll(r.Body)
+		f.parts[number] = b
+		w.Header().Set("ETag", `"`+f.partETag(number)+`"`)
+		if !f.noChecksums {
+			w.Header().Set("X-Amz-Checksum-Sha256", s3SHA256(b))
+		}
+	case r.Method == http.MethodDelete:
+		f.upload = false
+		w.WriteHeader(http.StatusNoContent)
+	case query.Has("uploadId"):
+		io.WriteString(w, "<ListPartsResult>")
+		for n, b := range f.parts {
+			fmt.Fprintf(w, `<Part><PartNumber>%d</PartNumber><ETag>"%s"</ETag><Size>%d</Size>`, n, f.partETag(n), len(b))
+			if !f.noChecksums {
+				fmt.Fprintf(w, "<ChecksumSHA256>%s</ChecksumSHA256>", s3SHA256(b))
+			}
+			io.WriteString(w, "</Part>")
+		}
+		io.WriteString(w, "</ListPartsResult>")
+	case f.object == nil:
+		s3Refuse(w, r, http.StatusNotFound, "NoSuchKey")
+	default:
+		w.Header().Set("ETag", `"`+f.tag+`"`)
+		http.ServeContent(w, r, "", s3Time, bytes.NewReader(f.object))
+	}
+}
+
+func (f *fakeS3) partETag(number int) string {
+	sum := md5.Sum(f.parts[number])
+	if f.etag != nil {
+		return f.etag(number, sum[:])
+	}
+	return hex.EncodeToString(sum[:])
+}
+
+func (f *fakeS3) composite() string {
+	var parts []s3Sent
+	for n := range len(f.parts) {
+		parts = append(parts, s3Sent{etag: f.partETag(n + 1)})
+	}
+	tag, _ := compositeETag(parts)
+	return tag
+}
+
+func s3SHA256(b []byte) string {
+	sum := sha256.Sum256(b)
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// s3Refuse answers with an error, which HEAD has no body for.
+func s3Refuse(w http.ResponseWriter, r *http.Request, status int, code string) {
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		fmt.Fprintf(w, "<Error><Code>%s</Code><Message>it is so</Message></Error>", code)
+	}
+}
+
+// isS3Complete says whether a request completes an upload.
+func isS3Complete(r *http.Request) bool {
+	return r.Method == http.MethodPost && r.URL.Query().Has("uploadId")
+}
+
+func isS3Part(r *http.Request) bool { return r.Method == http.MethodPut }
+
+// s3Times returns a function that answers with an error the first n requests
+// of a kind.
+func s3Times(n, status int, code string, is func(r *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if n == 0 || !is(r) {
+			return false
+		}
+		n--
+		io.Copy(io.Discard, r.Body)
+		s3Refuse(w, r, status, code)
+		return true
+	}
+}
+
+func TestS3OddServers(t *testing.T) {
+	opaque := func(n int, _ []byte) string { return fmt.Sprintf("opaque%d", n) }
+	for _, c := range []struct {
+		name string
+		fake *fakeS3
+		// by is who has verified; want what an error tells, empty: there is none.
+		by, want string
+		code     int
+	}{
+		{name: "all is well", fake: &fakeS3{}, by: "SHA-256"},
+		{name: "no SHA-256", fake: &fakeS3{noChecksums: true}, by: "MD5"},
+		{name: "no checksums at all", fake: &fakeS3{noChecksums: true, etag: opaque}},
+		{name: "SHA-256 is not implemented", by: "MD5", fake: &fakeS3{noChecksums: true, odd: func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Header.Get("X-Amz-Checksum-Algorithm") == "" && r.Header.Get("X-Amz-Checksum-Sha256") == "" {
+				return false
+			}
+			s3Refuse(w, r, http.StatusNotImplemented, "NotImplemented")
+			return true
+		}}},
+		{name: "another MD5", want: "differs", code: cli.ExitServer, fake: &fakeS3{noChecksums: true, etag: func(n int, sum []byte) string {
+			if n == 2 {
+				sum[0]++
+			}
+			return hex.EncodeToString(sum)
+		}}},
+		{name: "another SHA-256", want: "differs", code: cli.ExitServer, fake: &fakeS3{odd: func(w http.ResponseWriter, r *http.Request) bool {
+			if !isS3Part(r) {
+				return false
+			}
+			io.Copy(io.Discard, r.Body)
+			w.Header().Set("ETag", `"x"`)
+			w.Header().Set("X-Amz-Checksum-Sha256", s3SHA256(nil))
+			return true
+		}}},
+		{name: "a busy server", by: "SHA-256", fake: &fakeS3{odd: s3Times(2, http.StatusServiceUnavailable, "SlowDown", isS3Part)}},
+		{name: "what arrived is damaged", by: "SHA-256", fake: &fakeS3{odd: s3Times(1, http.StatusBadRequest, "XAmzContentSHA256Mismatch", isS3Part)}},
+		{name: "only what is signed", by: "SHA-256", fake: &fakeS3{odd: func(w http.ResponseWriter, r *http.Request) bool {
+			if isS3Part(r) && r.Header.Get("X-Amz-Content-Sha256") == "UNSIGNED-PAYLOAD" {
+				io.Copy(io.Discard, r.Body)
+				s3Refuse(w, r, http.StatusForbidden, "AccessDenied")
+				return true
+			}
+			return false
+		}}},
+		{name: "denied", want: "AccessDenied", code: cli.ExitServer, fake: &fakeS3{odd: s3Times(-1, http.StatusForbidden, "AccessDenied", isS3Part)}},
+		{name: "full", want: "full", code: cli.ExitNoSpace, fake: &fakeS3{odd: s3Times(-1, http.StatusInsufficientStorage, "XMinioStorageFull", isS3Part)}},
+		{name: "no condition", by: "SHA-256", fake: &fakeS3{odd: func(w http.ResponseWriter, r *http.Request) bool {
+			if isS3Complete(r) && r.Header.Get("If-None-Match") != "" {
+				s3Refuse(w, r, http.StatusNotImplemented, "NotImplemented")
+				return true
+			}
+			return false
+		}}},
+		{name: "an error that begins as a success", by: "SHA-256", fake: &fakeS3{odd: s3Times(1, http.StatusOK, "InternalError", isS3Complete)}},
+		{name: "failing for ever", want: "may be there", code: cli.ExitServer, fake: &fakeS3{odd: s3Times(-1, http.StatusInternalServerError, "InternalError", isS3Complete)}},
+		{name: "an upload that is gone", want: "NoSuchUpload", code: cli.ExitServer, fake: &fakeS3{odd: s3Times(-1, http.StatusNotFound, "NoSuchUpload", isS3Complete)}},
+		{name: "a list without end", want: "does not go on", code: cli.ExitServer, fake: &fakeS3{odd: func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodGet || !r.URL.Query().Has("uploadId") {
+				return false
+			}
+			io.WriteString(w, "<ListPartsResult><IsTruncated>true</IsTruncated></ListPartsResult>")
+			return true
+		}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			startFakeS3(t, c.fake)
+			src := newSource(s3Part+1000, chunk{0, 1000}, chunk{s3Part - 10, 1010})
+			u, err := Open(t.Context(), "s3://bucket/a/key", Options{Retries: 2, Connections: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer u.Close(false)
+			by := ""
+			err = u.Send(t.Context(), src, &testLog{})
+			if err == nil {
+				by, err = u.(Verifier).Verify(t.Context(), nil)
+				if c.by == "" && c.want == "" && errors.Is(err, errors.ErrUnsupported) {
+					err = nil
+				}
+			}
+			if err == nil {
+				err = u.Publish(t.Context())
+			}
+			switch {
+			case c.want == "" && (err != nil || !strings.HasPrefix(by, c.by)):
+				t.Errorf("verified by %q, %v; want %q", by, err, c.by)
+			case c.want == "" && !bytes.Equal(c.fake.object, sourceBytes(t, src)):
+				t.Error("the object differs")
+			case c.want != "" && (err == nil || !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(c.want)) || cli.ExitCode(err) != c.code):
+				t.Errorf("%v, want one with %q and exit code %d", err, c.want, c.code)
+			}
+		})
+	}
+}
+
+func TestS3HeldByAnother(t *testing.T) {
+	for name, condition := range map[string]bool{"condition": true, "looked for": false} {
+		fake := &fakeS3{}
+		fake.odd = func(w http.ResponseWriter, r *http.Request) bool {
+			if condition && isS3Complete(r) && r.Header.Get("If-None-Match") == "*" {
+				fake.object = []byte("another")
+				s3Refuse(w, r, http.StatusPreconditionFailed, "PreconditionFailed")
+				return true
+			}
+			return false
+		}
+		startFakeS3(t, fake)
+		u, err := Open(t.Context(), "s3://bucket/key", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Send(t.Context(), newSource(10, chunk{0, 10}), &testLog{}); err != nil {
+			t.Fatal(err)
+		}
+		if !condition {
+			fake.object = []byte("another")
+		}
+		if err := u.Publish(t.Context()); cli.ExitCode(err) != cli.ExitExists || string(fake.object) != "another" {
+			t.Errorf("%s: %v, want exit code %d", name, err, cli.ExitExists)
+		}
+		if err := u.Close(false); err != nil || fake.upload {
+			t.Errorf("%s: the upload is left over: %v", name, err)
+		}
+	}
+}
+
+// TestS3ResumeByMD5 goes on at a server without SHA-256, and sends again what
+// is not the same.
+func TestS3ResumeByMD5(t *testing.T) {
+	fake := &fakeS3{noChecksums: true}
+	startFakeS3(t, fake)
+	src := newSource(2*s3Part+7, chunk{0, 2*s3Part + 7})
+	u, err := Open(t.Context(), "s3://bucket/key", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &testLog{}
+	if err := u.Send(t.Context(), src, log); err != nil {
+		t.Fatal(err)
+	}
+	u.Close(true)
+	fake.parts[2] = slices.Clone(fake.parts[2])
+	fake.parts[2][5]++
+	delete(fake.parts, 3)
+	log = &testLog{state: log.state}
+	if err := s3Export(t, "s3://bucket/key", src, log, Options{Resume: log.state}); err != nil {
+		t.Fatal(err)
+	}
+	if log.kept.Load() != s3Part || log.sent.Load() != s3Part+7 {
+		t.Errorf("%d bytes kept and %d sent", log.kept.Load(), log.sent.Load())
+	}
+	if !bytes.Equal(fake.object, sourceBytes(t, src)) {
+		t.Error("the object differs")
+	}
+}
+
+func TestS3BadState(t *testing.T) {
+	for _, state := range []string{`{`, `"x"`, `{"UploadID":"one","PartSize":1}`, `{"UploadID":"one","PartSize":-5}`, `{"UploadID":"two","PartSize":16777216}`} {
+		startFakeS3(t, &fakeS3{})
+		log := &testLog{}
+		if err := s3Export(t, "s3://bucket/key", newSource(10, chunk{0, 10}), log, Options{Resume: []byte(state)}); err != nil {
+			t.Errorf("%s: %v", state, err)
+		}
+		if len(log.said) != 1 || !strings.Contains(log.said[0], "anew") {
+			t.Errorf("%s: said %q", state, log.said)
+		}
+	}
+}
+
+func TestS3TooLarge(t *testing.T) {
+	startFakeS3(t, &fakeS3{})
+	u, err := Open(t.Context(), "s3://bucket/key", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close(false)
+	if err := u.(Checker).Check(t.Context(), File{Size: s3MaxObject}); err != nil {
+		t.Error(err)
+	}
+	if err := u.(Checker).Check(t.Context(), File{Size: s3MaxObject + 1}); cli.ExitCode(err) != cli.ExitNoSpace || cli.Hint(err) == "" {
+		t.Errorf("%v, want exit code %d and a hint", err, cli.ExitNoSpace)
+	}
+}
+
+func TestS3Hints(t *testing.T) {
+	for code, hint := range map[string]string{
+		"RequestTimeTooSkewed": "clock", "AccessDenied": "s3:PutObject", "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY",
+		"InvalidAccessKeyId": "AWS_ACCESS_KEY_ID", "NoSuchBucket": "make the bucket", "ExpiredToken": "new keys", "PermanentRedirect": "AWS_REGION",
+	} {
+		startFakeS3(t, &fakeS3{odd: s3Times(-1, http.StatusForbidden, code, func(*http.Request) bool { return true })})
+		_, err := Open(t.Context(), "s3://bucket/key", Options{})
+		if cli.ExitCode(err) != cli.ExitServer || !strings.Contains(err.Error(), code) || !strings.Contains(cli.Hint(err), hint) {
+			t.Errorf("%s: %v (%s)", code, err, cli.Hint(err))
+		}
+	}
+}
+
+func TestS3Certificates(t *testing.T) {
+	server := httptest.NewUnstartedServer(&fakeS3{})
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshake that fails
+	server.StartTLS()
+	defer server.Close()
+	s3Env(t, server.URL, "id", "secret")
+	_, err := Open(t.Context(), "s3://bucket/key", Options{})
+	if cli.ExitCode(err) != cli.ExitServer || !strings.Contains(cli.Hint(err), "--cacert") {
+		t.Errorf("%v (%s), want a hint", err, cli.Hint(err))
+	}
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustS3Export(t, "s3://bucket/key", newSource(100, chunk{0, 100}), Options{CACert: path})
+}
+
+// TestS3BrokenSource sends what can't be read: that is not the server's fault.
+func TestS3BrokenSource(t *testing.T) {
+	for name, parallel := range map[string]int{"in memory": 1, "read twice": s3MostMemory / s3Part * 2} {
+		startFakeS3(t, &fakeS3{})
+		u, err := Open(t.Context(), "s3://bucket/key", Options{Connections: parallel})
+		if err != nil {
+			t.Fatal(err)
+		}
+		src := brokenSource{newSource(int64(parallel)*s3Part, chunk{0, 10})}
+		if err := u.Send(t.Context(), src, &testLog{}); !errors.Is(err, errFull) || cli.ExitCode(err) != cli.ExitFailure {
+			t.Errorf("%s: %v, want %v and exit code %d", name, err, errFull, cli.ExitFailure)
+		}
+		if err := u.Close(false); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// brokenSource can't be read.
+type brokenSource struct{ *fakeSource }
+
+func (brokenSource) ReadAt([]byte, int64) (int, error) { return 0, errFull }
