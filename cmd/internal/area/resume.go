@@ -46,11 +46,8 @@ func (e *export) destination(role string) (dest, name string) {
 // mixed with what is now.
 func (e *export) findJob(ctx context.Context) error {
 	_, isLocal := servers.LocalPath(e.Dest)
-	switch {
-	case isLocal && e.Resume:
+	if isLocal && e.Resume {
 		return cli.Usagef("%s: a local export is one copy, there is nothing to resume", e.Dest)
-	case isLocal && e.Area == "" && !e.Keep:
-		return nil // it takes no area
 	}
 	request, err := e.request()
 	if err != nil {
