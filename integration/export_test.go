@@ -263,7 +263,7 @@ func TestExportRefuses(t *testing.T) {
 		{exitUsage, "mkdir -p", []string{im.Top, filepath.Join(dir, "missing") + "/"}},
 		{exitUsage, "mkdir -p", []string{"--area", filepath.Join(dir, "missing"), im.Top, "sftp://127.0.0.1:1/x"}},
 		{exitUsage, "not a folder", []string{im.Top, filepath.Join(im.Top, "web.raw")}},
-		{exitUsage, "not a regular file", []string{"--force", im.Top, "/dev/null"}},
+		{exitUsage, "/dev/null", []string{"--force", im.Top, "/dev/null"}},
 		{exitUsage, "sftp://", []string{im.Top, "gopher://host/x"}},
 		{exitUsage, "floppy", []string{"--format", "floppy", im.Top, dir + "/x"}},
 		{exitUsage, "few", []string{im.Top}},

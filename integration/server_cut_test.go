@@ -10,24 +10,18 @@ import (
 	"flatimg/integration/rig"
 )
 
-// points returns at how many random moments a connection is cut, or a program
-// killed.
-func (s *exportServer) points() int {
-	if s.slow {
-		return 4
-	}
-	return 10
-}
+// points is how many random moments a connection is cut, or a program killed at.
+const points = 10
 
 // cutPoints returns after how many bytes to cut, each counted from the one
 // before. Where the program goes on, all of them together reach the end.
 func (s *exportServer) cutPoints() []int64 {
 	most := int64(suiteData)
 	if s.resumes {
-		most = 2 * most / int64(s.points())
+		most /= points / 2
 	}
 	var cuts []int64
-	for range s.points() {
+	for range points {
 		cuts = append(cuts, 1+rand.Int64N(most))
 	}
 	return cuts

@@ -31,7 +31,7 @@ func testKilled(t *testing.T, s *exportServer) {
 		host = s.cutter.Address
 	}
 	c := s.client(t, host, "killed")
-	for range s.points() {
+	for range points {
 		var p *rig.Process
 		if s.cutter != nil {
 			p, _ = c.startUntil(1 + rand.Int64N(suiteData))

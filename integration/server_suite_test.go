@@ -33,7 +33,8 @@ type abilities struct {
 	checksum, sums bool
 	// files: only what is a file here can be sent.
 	files bool
-	// slow: each run makes several connections that take long.
+	// slow: each run makes several connections that take long, so that there are
+	// only the short scenarios; another server has the others with the same code.
 	slow bool
 	// atomic: of several exports without --force one gets the name.
 	atomic bool
@@ -61,7 +62,7 @@ var serverKinds = []serverKind{
 type scenario struct {
 	name string
 	run  func(t *testing.T, s *exportServer)
-	// short: also with -short, where the program is slow.
+	// short: also with -short, where the program is slow, and where the server is.
 	short bool
 	// remote: only for what is reached over a line.
 	remote bool
@@ -113,7 +114,7 @@ func TestServers(t *testing.T) {
 				s.cutter = rig.NewCutter(t, s.host)
 			}
 			for _, c := range scenarios {
-				if testing.Short() && !c.short || c.remote && s.host == "" {
+				if (testing.Short() || s.slow) && !c.short || c.remote && s.host == "" {
 					continue
 				}
 				t.Run(c.name, func(t *testing.T) { c.run(t, s) })
