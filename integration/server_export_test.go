@@ -42,7 +42,8 @@ func (c *client) checkReport(o outcome) {
 	if r.URL == "" || r.Seconds <= 0 || r.Size != c.want.Size() || r.Read < suiteData*9/10 || r.Read > suiteData*3/2 || r.Holes != r.Size-r.Read {
 		c.t.Errorf("report: %+v", r)
 	}
-	if c.s.host != "" && r.Sent+r.Before != r.Read {
+	// A file system may store some zeros around data, which are sent, then.
+	if moved := r.Sent + r.Before; c.s.host != "" && (moved < r.Read || moved > r.Read+r.Read/50) {
 		c.t.Errorf("%d bytes were sent and %d before, of %d", r.Sent, r.Before, r.Read)
 	}
 	// What goes to a disk is hashed only to verify it.
