@@ -89,6 +89,8 @@ func (c *webClient) send(ctx context.Context, r webRequest) (*http.Response, err
 	})
 	defer timer.Stop()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// A redirected request is another one.
+		GotConn:      func(httptrace.GotConnInfo) { timer.Stop() },
 		WroteRequest: func(httptrace.WroteRequestInfo) { timer.Reset(cmp.Or(r.limit, shortLimit)) },
 	})
 	req, closeBody, err := c.request(ctx, r)
@@ -161,7 +163,7 @@ func (r webRequest) takes(status int) bool {
 // do makes a request whose answer has no body of interest, and tries again what
 // may pass; what says what it is for.
 func (c *webClient) do(ctx context.Context, what string, r webRequest) (resp *http.Response, err error) {
-	err = c.retry.do(ctx, what, func() error {
+	err = c.retry.own().do(ctx, what, func() error {
 		if resp, err = c.send(ctx, r); err != nil {
 			return err
 		}

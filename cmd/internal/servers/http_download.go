@@ -59,19 +59,39 @@ func openHTTPSource(ctx context.Context, src string, o Options) (Download, error
 // look asks for the first byte: not all servers answer HEAD, and none tells
 // otherwise whether it can send a part.
 func (d *httpDownload) look(ctx context.Context) error {
-	return d.client.retry.do(ctx, "look at it", func() error {
+	err := d.ask(ctx, &d.first)
+	d.version = d.first.version()
+	return err
+}
+
+func (d *httpDownload) ask(ctx context.Context, a *webAnswer) error {
+	return d.client.retry.own().do(ctx, "look at it", func() error {
 		r := d.get(piece{0, 1})
 		r.also = []int{http.StatusRequestedRangeNotSatisfiable}
 		resp, err := d.client.send(ctx, r)
 		if err != nil {
 			return err
 		}
-		// Not read to its end, which may be that of the file.
 		defer resp.Body.Close()
-		d.first, err = readAnswer(resp)
-		d.version = d.first.version()
+		if *a, err = readAnswer(resp); a.ranges {
+			drain(resp) // else it is the whole file
+		}
 		return err
 	})
+}
+
+// confirm fails when the file is not that of the answer a any more. Apache looks
+// at a file before it opens it: one that takes its place in between is sent with
+// the size and the tag of the old one.
+func (d *httpDownload) confirm(ctx context.Context, a webAnswer) error {
+	var now webAnswer
+	if err := d.ask(ctx, &now); err != nil {
+		return lasting{err} // what has arrived would not be asked for again
+	}
+	if now.size != d.first.size || now.validator() != a.validator() {
+		return d.changed()
+	}
+	return nil
 }
 
 // get is the request for a part; an end of -1 is that of the file.
@@ -147,7 +167,10 @@ func (d *httpDownload) readPart(ctx context.Context, w io.Writer, off, length in
 	case a.start != off:
 		return lasting{fmt.Errorf("asked for offset %d, the server sends %d", off, a.start)}
 	}
-	return copyExactly(w, resp.Body, length)
+	if err := copyExactly(w, resp.Body, length); err != nil {
+		return err
+	}
+	return d.confirm(ctx, a)
 }
 
 func (d *httpDownload) changed() error {
@@ -160,7 +183,7 @@ func (d *httpDownload) changed() error {
 
 // Checksum implements [Summer].
 func (d *httpDownload) Checksum(ctx context.Context) (Checksum, error) {
-	sum, err := d.client.checksum(ctx, d.from, "")
+	sum, err := d.client.checksum(ctx, d.from, d.first.size, "")
 	if err != nil {
 		return Checksum{}, d.fail("ask for its checksum", err)
 	}

@@ -143,6 +143,30 @@ func TestHTTPDownloadFaults(t *testing.T) {
 }
 
 // Another server does not see the credentials.
+// Apache sends what has just taken a file's place with the tag of the old one.
+func TestHTTPDownloadUnderOldTag(t *testing.T) {
+	for _, changed := range []time.Duration{time.Second, time.Hour} {
+		f, url := newDAV(t, &fakeDAV{changed: time.Now().Add(-changed)})
+		f.files["/a"] = make([]byte, 1000)
+		tag := `"old"`
+		f.before = func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("ETag", tag)
+			if r.Header.Get("Range") != "bytes=0-0" {
+				f.files["/a"], tag = bytes.Repeat([]byte("new "), 250), `"new"`
+			}
+			return false
+		}
+		d, err := OpenSource(t.Context(), url+"a", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Read(t.Context(), io.Discard, 0, 1000); err == nil || !strings.Contains(err.Error(), "has changed") || mayPass(err) {
+			t.Errorf("%v ago: %v", changed, err)
+		}
+		d.Close()
+	}
+}
+
 func TestHTTPDownloadRedirect(t *testing.T) {
 	var seen []string
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
