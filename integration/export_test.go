@@ -22,6 +22,7 @@ const (
 	exitExists      = 5
 	exitNoSpace     = 6
 	exitServer      = 7
+	exitPartial     = 9
 	exitInterrupted = 130
 )
 

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/pflag"
 
+	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/servers"
 )
 
@@ -19,7 +20,7 @@ func serverFlags(flags *pflag.FlagSet) *serverOptions {
 	flags.IntVar(&o.Retries, "retries", 5, "try again up to `N` times in a row what may pass: a broken line, a busy server")
 	flags.Var(&o.bwlimit, "bwlimit", "transfer at most this `SIZE` a second")
 	flags.StringVar(&o.User, "user", "", "`NAME` to log in with; default: that in the URL, else what the protocol's own configuration says")
-	flags.StringVar(&o.PasswordFile, "password-file", "", "`FILE` whose first line is the password; default: $FLATIMG_PASSWORD")
+	flags.StringVar(&o.PasswordFile, "password-file", "", "`FILE` whose first line is the password; default: $FLATIMG_PASSWORD, else a prompt")
 	flags.StringVar(&o.CACert, "cacert", "", "trust the PEM certificates in `FILE` in place of the system's")
 	flags.StringVar(&o.SSH, "ssh-command", "", "`COMMAND` that starts ssh, with options; default: $FLATIMG_SSH, else ssh")
 	return o
@@ -27,6 +28,9 @@ func serverFlags(flags *pflag.FlagSet) *serverOptions {
 
 // servers returns the options for the package.
 func (o *serverOptions) servers() servers.Options {
+	if cli.CanAsk() {
+		o.Ask = (&cli.Prompter{}).Password
+	}
 	if o.Retries == 0 {
 		o.Retries = -1
 	}

@@ -37,6 +37,10 @@ var groups = []group{
 	{"export", export},
 	{"formats", formats},
 	{"s3", s3},
+	{"sftp", sftp},
+	{"nbd", nbd},
+	{"rss", rss},
+	{"sparse", sparse},
 	{"terabyte", terabyte},
 }
 

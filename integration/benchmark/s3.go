@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,16 +16,12 @@ import (
 // multipart upload of the same file by minio-go's own client. The server's work
 // is part of both.
 func s3(b *bench) (figures []figure) {
-	size := int64(1024 * mib)
-	if b.quick {
-		size /= 8
-	}
+	size := b.scaled(1024 * mib)
 	b.scoped(func() {
 		server := rig.Versitygw(b)
-		file := b.randomFile(size)
-		b.warm([]string{file})
+		file := b.randomFile(size, 4*mib, false)
 		m := b.alternate(
-			b.s3Upload(server, "ours.raw", func() {
+			b.uploaded(filepath.Join(server.BucketDir, "ours.raw"), func() {
 				cmd := rig.Command(rig.Binary(b), "export", "--quiet", "--stream", file, "s3://"+server.Bucket+"/ours.raw")
 				cmd.Env = append(os.Environ(), append(server.Env(), "AWS_ENDPOINT_URL="+server.URL)...)
 				var stderr strings.Builder
@@ -36,30 +30,11 @@ func s3(b *bench) (figures []figure) {
 					b.Fatalf("export to S3: %v: %s", err, stderr.String())
 				}
 			}),
-			b.s3Upload(server, "peer.raw", func() { b.minioUpload(server, file, "peer.raw") }),
+			b.uploaded(filepath.Join(server.BucketDir, "peer.raw"), func() { b.minioUpload(server, file, "peer.raw") }),
 		)
-		figures = []figure{{
-			what: "S3 --stream of a ready file against minio-go", ours: float64(size) / m[0], peer: float64(size) / m[1],
-			unit: bytesPerSecond, goal: 1, atLeast: true,
-		}}
+		figures = []figure{throughput("S3 --stream of a ready file against minio-go", size, m, 1)}
 	})
 	return figures
-}
-
-// s3Upload times an upload to key, which is not there before, and must have
-// arrived after.
-func (b *bench) s3Upload(server *rig.S3Server, key string, upload func()) side {
-	path := filepath.Join(server.BucketDir, key)
-	return func() float64 {
-		os.Remove(path)
-		// What the run before has left to be written must not slow this one.
-		b.command("sync")
-		seconds := timed(upload)
-		if _, err := os.Stat(path); err != nil {
-			b.Fatalf("%s has not arrived: %v", key, err)
-		}
-		return seconds
-	}
 }
 
 // minioUpload sends a file as programs with minio-go do.
@@ -74,18 +49,4 @@ func (b *bench) minioUpload(server *rig.S3Server, file, key string) {
 	if _, err := client.FPutObject(context.Background(), server.Bucket, key, file, minio.PutObjectOptions{}); err != nil {
 		b.Fatalf("minio-go: %v", err)
 	}
-}
-
-// randomFile returns the path of a file without holes.
-func (b *bench) randomFile(size int64) string {
-	path := filepath.Join(b.TempDir(), "ready.raw")
-	f, err := os.Create(path)
-	if err != nil {
-		b.Fatalf("%v", err)
-	}
-	defer f.Close()
-	if _, err := io.CopyN(f, rand.Reader, size); err != nil {
-		b.Fatalf("%v", err)
-	}
-	return path
 }

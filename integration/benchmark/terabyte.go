@@ -92,18 +92,27 @@ func spread(size int64, quick bool) rig.Chain {
 	return c
 }
 
-// peakMemory returns the largest resident set of a process in bytes.
-func (b *bench) peakMemory(pid int) float64 {
+// peakMemory returns the largest resident set of a process in bytes, as long as
+// it runs.
+func peakMemory(pid int) (float64, bool) {
 	status, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "status"))
 	if err != nil {
-		b.Fatalf("%v", err)
+		return 0, false
 	}
 	for line := range strings.Lines(string(status)) {
 		var kib float64
 		if _, err := fmt.Sscanf(line, "VmHWM: %f kB", &kib); err == nil {
-			return kib * 1024
+			return kib * 1024, true
 		}
 	}
-	b.Fatalf("process %d has no VmHWM", pid)
-	return 0
+	return 0, false
+}
+
+// peakMemory is [peakMemory] of a process that must be running.
+func (b *bench) peakMemory(pid int) float64 {
+	peak, ok := peakMemory(pid)
+	if !ok {
+		b.Fatalf("process %d has no VmHWM", pid)
+	}
+	return peak
 }

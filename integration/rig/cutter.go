@@ -21,6 +21,7 @@ type Cutter struct {
 	listener net.Listener // nil while connections are refused
 	conns    map[net.Conn]struct{}
 	stalled  chan struct{} // closed when a stall ends; nil while there is none
+	stallAt  int64         // what up.total must reach for a stall to begin; 0: nothing
 	up, down flow
 	cuts     int
 }
@@ -122,6 +123,7 @@ func (c *Cutter) Refuse(t T, refuse bool) {
 func (c *Cutter) Stall(stall bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.stallAt = 0
 	if stall && c.stalled == nil {
 		c.stalled = make(chan struct{})
 	}
@@ -129,6 +131,21 @@ func (c *Cutter) Stall(stall bool) {
 		close(c.stalled)
 		c.stalled = nil
 	}
+}
+
+// StallAfter is [Cutter.Stall] when clients have sent n more bytes, counted over
+// all connections.
+func (c *Cutter) StallAfter(n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stallAt = c.up.total + n
+}
+
+// Stalled says whether nothing passes.
+func (c *Cutter) Stalled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stalled != nil
 }
 
 func (c *Cutter) listen() error {
@@ -242,6 +259,9 @@ func (c *Cutter) pass(f *flow, n int) int {
 		f.since += int64(n)
 	}
 	f.total += int64(n)
+	if c.stallAt > 0 && c.up.total >= c.stallAt {
+		c.stalled, c.stallAt = make(chan struct{}), 0
+	}
 	return n
 }
 

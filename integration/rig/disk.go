@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // TmpFS mounts a tmpfs of size bytes and returns its folder.
@@ -42,12 +43,33 @@ func loopMount(t T, size int64, mkfs string, args ...string) string {
 	return mountAt(t, "-o", "loop", file)
 }
 
+// TmpFSAt mounts a tmpfs of size bytes over the folder dir.
+func TmpFSAt(t T, dir string, size int64) {
+	t.Helper()
+	NeedRoot(t)
+	mountOver(t, dir, "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", size), "tmpfs")
+}
+
+// LoopDevice makes a file a block device and returns its path.
+func LoopDevice(t T, file string, args ...string) string {
+	t.Helper()
+	NeedRoot(t)
+	device := strings.TrimSpace(Run(t, "losetup", append(args, "--find", "--show", file)...))
+	t.Cleanup(func() { Run(t, "losetup", "--detach", device) })
+	return device
+}
+
 func mountAt(t T, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
+	mountOver(t, dir, args...)
+	return dir
+}
+
+func mountOver(t T, dir string, args ...string) {
+	t.Helper()
 	// Before mount, so that a mount that fails half way goes too; the loop
 	// device frees itself with its last user.
 	t.Cleanup(func() { forceUnmount(dir) })
 	Run(t, "mount", append(args, dir)...)
-	return dir
 }

@@ -70,6 +70,13 @@ func Command(path string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// RunCommand runs a command and returns how it went, whatever its exit code.
+// It fails the test when the command hangs or dies of a signal.
+func RunCommand(t T, cmd *exec.Cmd) Result {
+	t.Helper()
+	return run(t, cmd)
+}
+
 func run(t T, cmd *exec.Cmd) Result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer

@@ -229,7 +229,8 @@ func (im *importer) findJob(from servers.Download) error {
 
 // end closes the job: it is kept when a later run can go on with it.
 func (im *importer) end(err error) error {
-	if err == nil || !im.job.resumable() || im.job.record.Fingerprint == "" || errors.Is(err, servers.ErrDiffers) {
+	isFinal := errors.Is(err, servers.ErrDiffers) || errors.Is(err, errNotAsked)
+	if err == nil || !im.job.resumable() || im.job.record.Fingerprint == "" || isFinal {
 		return errors.Join(err, im.job.remove())
 	}
 	im.job.flush()
@@ -336,6 +337,9 @@ func freeSpace(dir string) (int64, bool) {
 	return int64(st.Bavail) * st.Bsize, true
 }
 
+// errNotAsked says that a file has not the checksum that the user wants.
+var errNotAsked = errors.New("not the file that --sha256 asks for")
+
 // checkAsked compares the checksum of what people know as where with the one
 // that was asked for.
 func (im *importer) checkAsked(where string, sum []byte) error {
@@ -344,8 +348,8 @@ func (im *importer) checkAsked(where string, sum []byte) error {
 	}
 	if got, want := hex.EncodeToString(sum), hex.EncodeToString(im.SHA256); got != want {
 		return &cli.Error{
-			Err:  fmt.Errorf("%s: %w: its SHA-256 is %s, must be %s", where, servers.ErrDiffers, got, want),
-			Hint: "the file is another one, or --sha256 is wrong",
+			Err:  fmt.Errorf("%s: %w: its SHA-256 is %s, must be %s", where, errNotAsked, got, want),
+			Hint: "get the file again from where it comes, or look where the checksum comes from",
 			Code: cli.ExitServer,
 		}
 	}

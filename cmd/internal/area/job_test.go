@@ -104,6 +104,7 @@ func TestFindJobWaits(t *testing.T) {
 // TestJobsMeet makes, finds and removes jobs of one request in many goroutines:
 // none is had by two, and none is lost.
 func TestJobsMeet(t *testing.T) {
+	checkLeaks(t)
 	area := t.TempDir()
 	results := make(chan error)
 	const workers = 8
@@ -149,6 +150,7 @@ func TestJobsMeet(t *testing.T) {
 // TestForeignJobs: in a shared area others can make folders of any name, whose
 // records name commands.
 func TestForeignJobs(t *testing.T) {
+	checkLeaks(t)
 	for _, c := range []struct {
 		name string
 		make func(t *testing.T, dir string) error
@@ -191,6 +193,7 @@ func TestForeignJobs(t *testing.T) {
 }
 
 func TestDamagedRecord(t *testing.T) {
+	checkLeaks(t)
 	const head = `{"version": 1, "request": {"image": "/images/web.qcow2", "url": "sftp://host/web.raw", "format": "raw"}`
 	for text, sound := range map[string]bool{
 		head + `}`:                true,
@@ -282,6 +285,7 @@ func TestMade(t *testing.T) {
 }
 
 func TestRemoveJob(t *testing.T) {
+	checkLeaks(t)
 	area := t.TempDir()
 	for _, id := range []string{"", "x", "../x", "..", "x\x00y"} {
 		if err := RemoveJob(t.Context(), area, id); err == nil {

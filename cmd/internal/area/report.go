@@ -40,7 +40,7 @@ func (r *Report) String() string {
 	if r.Resumed > 0 {
 		fmt.Fprintf(&b, ", %s of it in an earlier run", cli.FormatSize(r.Resumed))
 	}
-	fmt.Fprintf(&b, ") in %v", r.Took.Round(10*time.Millisecond))
+	fmt.Fprintf(&b, ") in %v", r.Took.Round(time.Millisecond))
 	if r.SHA256 != nil {
 		fmt.Fprintf(&b, ", sha256 %x", r.SHA256)
 	}

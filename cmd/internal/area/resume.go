@@ -2,7 +2,6 @@ package area
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/servers"
@@ -46,11 +46,8 @@ func (e *export) destination(role string) (dest, name string) {
 // mixed with what is now.
 func (e *export) findJob(ctx context.Context) error {
 	_, isLocal := servers.LocalPath(e.Dest)
-	switch {
-	case isLocal && e.Resume:
+	if isLocal && e.Resume {
 		return cli.Usagef("%s: a local export is one copy, there is nothing to resume", e.Dest)
-	case isLocal && e.Area == "" && !e.Keep:
-		return nil // it takes no area
 	}
 	request, err := e.request()
 	if err != nil {
@@ -77,18 +74,22 @@ func (e *export) findJob(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, j.close())
 	}
-	if j.record.Fingerprint == fingerprint {
+	if fingerprint != "" && fingerprint == j.record.Fingerprint {
 		e.job = j
 		return nil
 	}
+	why := fmt.Sprintf("%s has changed since its export began at %s", e.Image, j.record.Begun.Local().Format(time.DateTime))
+	if fingerprint == "" {
+		why = fmt.Sprintf("%s is on a block device, which may have changed since its export began", e.Image)
+	}
 	if e.Resume {
 		return errors.Join(&cli.Error{
-			Err:  fmt.Errorf("%s: it has changed since the export began at %s: what was sent must not be mixed with what it is now", e.Image, j.record.Begun.Format("2006-01-02 15:04:05")),
+			Err:  fmt.Errorf("%s: what was sent must not be mixed with what it is now", why),
 			Hint: "without --resume the export begins anew",
 			Code: cli.ExitRefused,
 		}, j.close())
 	}
-	e.Meter.Say(fmt.Sprintf("%s has changed since an export of it was interrupted: it begins anew", e.Image))
+	e.Meter.Say(why + ": it begins anew")
 	if err := j.discard(ctx); err != nil {
 		e.Meter.Say(err.Error())
 	}
@@ -136,7 +137,7 @@ func absolute(path string) string {
 // end closes all uploads, and the job: it is kept when a later run can go on
 // with it, and removed otherwise.
 func (e *export) end(ctx context.Context, err error) error {
-	keep := err != nil && e.job != nil && e.job.resumable() && (!isFinal(err) || e.missesUpload())
+	keep := err != nil && e.job != nil && e.job.resumable() && (e.missesUpload() || !isFinal(err) && e.job.record.Fingerprint != "")
 	for _, up := range e.opened {
 		closeErr := up.Close(keep)
 		// What is left over beside what is right is no error; of an interrupt
@@ -192,8 +193,9 @@ func (j *job) leave() error {
 // bytes: besides what the image's own fingerprint has, the inode and the time of
 // the last change of each file, which a write can't hide, and the program. Not
 // the device's number, which a reboot may change. What was written to a block
-// device nobody knows: it has another state each time.
+// device nobody knows: the state of an image on one is empty.
 func stateOf(im *layers.Image) (string, error) {
+	isKnown := true
 	h := sha256.New()
 	own := im.Fingerprint()
 	h.Write(own[:])
@@ -203,11 +205,9 @@ func stateOf(im *layers.Image) (string, error) {
 			return &os.PathError{Op: "stat", Path: file.Path(), Err: err}
 		}
 		fmt.Fprintf(h, "%d %d %d.%d\n", st.Ino, st.Size, st.Ctim.Sec, st.Ctim.Nsec)
-		if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
-			h.Write([]byte(rand.Text()))
-		}
+		isKnown = isKnown && st.Mode&syscall.S_IFMT == syscall.S_IFREG
 		return nil
-	}); err != nil {
+	}); err != nil || !isKnown {
 		return "", err
 	}
 	if program, err := os.Stat("/proc/self/exe"); err == nil {

@@ -71,7 +71,7 @@ func (e *export) transfer(ctx context.Context, up servers.Upload, role string, s
 	e.Meter.Start("sending", data)
 	group, groupCtx := errgroup.WithContext(ctx)
 	var sum []byte
-	if src.Size()-data <= maxHoles {
+	if e.wantsHash(up, src.Size()-data) {
 		group.Go(func() (err error) {
 			h := newHasher(hashed, e.job.file(role).Hash)
 			h.at = func(s hashState) {
@@ -98,6 +98,15 @@ func (e *export) transfer(ctx context.Context, up servers.Upload, role string, s
 	e.report.VerifiedBy = by
 	e.report.SHA256 = sum
 	return nil
+}
+
+// wantsHash says whether the SHA-256 of a file with holes of so many bytes is to
+// be computed: to compare it with the server's, or to know the file again. For a
+// block device neither can be, and it takes longer than to send it to a near one.
+func (e *export) wantsHash(up servers.Upload, holes int64) bool {
+	_, verifies := up.(servers.Verifier)
+	_, isFile := up.(servers.Local)
+	return holes <= maxHoles && (verifies || isFile || e.Verify)
 }
 
 // meterLog is the log of a local copy, which nobody goes on with.

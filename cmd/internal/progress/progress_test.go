@@ -114,3 +114,46 @@ func TestNotATerminal(t *testing.T) {
 		t.Errorf("a short stage wrote %d bytes, %v", fi.Size(), err)
 	}
 }
+
+// TestEventsOfJobs: those of several jobs are a line each, whole.
+func TestEventsOfJobs(t *testing.T) {
+	var b bytes.Buffer
+	e := NewEvents(&b)
+	var wg sync.WaitGroup
+	for _, job := range []string{"a", "b", ""} {
+		wg.Go(func() {
+			m := e.Meter(job)
+			for range 100 {
+				m.Start("copying", 0)
+				m.Say("hello")
+			}
+			m.Stop()
+			e.Write("report", job, struct{}{})
+		})
+	}
+	wg.Wait()
+	count := map[string]int{}
+	for line := range bytes.Lines(b.Bytes()) {
+		var fields map[string]any
+		if err := json.Unmarshal(line, &fields); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		job, hasJob := fields["job"].(string)
+		if hasJob != (job != "") {
+			t.Errorf("%s", line)
+		}
+		count[job+" "+fields["event"].(string)]++
+	}
+	for _, job := range []string{"a", "b", ""} {
+		if count[job+" stage"] != 100 || count[job+" message"] != 100 || count[job+" report"] != 1 {
+			t.Errorf("%v", count)
+		}
+	}
+}
+
+// TestTakenBack: what has to be sent again makes no negative rate.
+func TestTakenBack(t *testing.T) {
+	if r := perSecond(-5, time.Now().Add(-time.Second)); r != 0 {
+		t.Errorf("%d bytes a second", r)
+	}
+}

@@ -34,6 +34,10 @@ func openDevice(path string, o Options) (Upload, error) {
 	if err != nil {
 		return nil, err
 	}
+	if isReadOnly(f) {
+		f.Close()
+		return nil, usage(fmt.Errorf("%s: the device is read-only", path), "blockdev --setrw makes it writable, where it can be")
+	}
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		f.Close()

@@ -19,6 +19,13 @@ func openExclusive(path string) (*os.File, error) {
 	return f, err
 }
 
+// isReadOnly says whether a device takes no writes, which opening it for writing
+// does not tell (BLKROGET, block/ioctl.c).
+func isReadOnly(f *os.File) bool {
+	readOnly, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET)
+	return err == nil && readOnly != 0
+}
+
 // zeroRange makes a range of a device read as zeros: by giving it back where
 // that promises zeros, else by the device's own command or by writing them,
 // which the kernel does (fallocate(2), block/fops.c).

@@ -28,6 +28,7 @@ func exists(dest string) error {
 func noSpace(where string, need, free int64) error {
 	return &cli.Error{
 		Err:  fmt.Errorf("%s: %w: %s needed, %s free", where, syscall.ENOSPC, cli.FormatSize(need), cli.FormatSize(free)),
+		Hint: "make room there, or choose another destination",
 		Code: cli.ExitNoSpace,
 	}
 }

@@ -43,8 +43,8 @@ type webClient struct {
 
 // newWebClient returns a client for a. Redirects are followed when follow is
 // set; else only those that change nothing but the path.
-func newWebClient(a webAddress, o Options, follow bool) (*webClient, error) {
-	auth, err := authorization(a, o)
+func newWebClient(ctx context.Context, a webAddress, o Options, follow bool) (*webClient, error) {
+	auth, err := authorization(ctx, a, o)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func openHTTPSource(ctx context.Context, src string, o Options) (Download, error
 	if from.name() == "" {
 		return nil, usage(fmt.Errorf("%s: names a folder", from), "give the URL of a file")
 	}
-	client, err := newWebClient(from, o, true)
+	client, err := newWebClient(ctx, from, o, true)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"cmp"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 
 // authorization returns the header of that name for the user of the URL or of
 // the options (RFC 7617), or else for the token in FLATIMG_TOKEN (RFC 6750).
-func authorization(a webAddress, o Options) (string, error) {
+func authorization(ctx context.Context, a webAddress, o Options) (string, error) {
 	user := cmp.Or(a.user, o.User)
 	if user == "" {
 		if token := os.Getenv("FLATIMG_TOKEN"); token != "" {
@@ -20,7 +21,7 @@ func authorization(a webAddress, o Options) (string, error) {
 		}
 		return "", nil
 	}
-	secret, err := password(o)
+	secret, err := passwordOf(ctx, user, a.url.Host, o)
 	if err != nil {
 		return "", err
 	}

@@ -59,7 +59,7 @@ func openHTTP(ctx context.Context, dest string, o Options) (Upload, error) {
 	if to.name() == "" {
 		to = to.sibling(o.Name)
 	}
-	client, err := newWebClient(to, o, false)
+	client, err := newWebClient(ctx, to, o, false)
 	if err != nil {
 		return nil, err
 	}

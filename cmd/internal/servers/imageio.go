@@ -58,7 +58,7 @@ func openTicket(ctx context.Context, text string, o Options) (*imageioTicket, er
 		return nil, usage(fmt.Errorf("%s: not the URL of a transfer", t), "write %s://host:54322/images/TICKET, the transfer_url of the image transfer", at.scheme)
 	}
 	o.User = "" // the ticket is all
-	if t.client, err = newWebClient(at, o, false); err != nil {
+	if t.client, err = newWebClient(ctx, at, o, false); err != nil {
 		return nil, err
 	}
 	t.client.auth, t.client.secret = "", at.name()

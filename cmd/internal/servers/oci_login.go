@@ -52,7 +52,14 @@ func registryLogin(ctx context.Context, ref ociRef, o Options) (login, error) {
 			return l, nil
 		}
 	}
-	return login{}, nil
+	if user == "" {
+		return login{}, nil
+	}
+	secret, err := passwordOf(ctx, user, ref.host, o)
+	if err != nil || secret == "" {
+		return login{}, err
+	}
+	return login{user: user, password: secret}, nil
 }
 
 // authFiles returns where logins are stored, as containers-auth.json(5) and the

@@ -98,7 +98,7 @@ func (s *rsyncServer) failure(err error, said string) error {
 	has := func(text string) bool { return strings.Contains(said, text) }
 	switch {
 	case has("(28)"), has("(122)"):
-		return &cli.Error{Err: fmt.Errorf("%w: %w", syscall.ENOSPC, err), Code: cli.ExitNoSpace}
+		return &cli.Error{Err: fmt.Errorf("%w: %w", syscall.ENOSPC, err), Hint: "free space on the server", Code: cli.ExitNoSpace}
 	case has("auth failed"), has("auth required"):
 		return &cli.Error{Err: err, Hint: "--user or the URL names the user; FLATIMG_PASSWORD, RSYNC_PASSWORD or --password-file has the password", Code: cli.ExitServer}
 	case has("Unknown module"):
@@ -111,6 +111,8 @@ func (s *rsyncServer) failure(err error, said string) error {
 		return lasting{err}
 	}
 	switch code {
+	case 11: // a file; the words of a daemon about it may be lost
+		return &cli.Error{Err: err, Hint: "the server's disk may be full or read-only: see its log", Code: cli.ExitServer}
 	// A socket, the stream, a signal, a timeout, connecting, ssh.
 	case 10, 12, 20, -1, 30, 35, 255:
 		return passing{err}

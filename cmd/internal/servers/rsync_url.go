@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 )
 
@@ -97,7 +98,14 @@ func newRsyncServer(ctx context.Context, text string, o Options) (*rsyncServer, 
 	if s.target.user == "" {
 		s.target.user = o.User
 	}
-	s.password, err = password(o)
+	if o.PasswordFile == "" && os.Getenv("RSYNC_PASSWORD") != "" {
+		return s, path, nil // rsync takes it from there
+	}
+	if s.target.user == "" {
+		s.password, err = password(o)
+	} else {
+		s.password, err = passwordOf(ctx, s.target.user, s.target.host, o)
+	}
 	return s, path, err
 }
 

@@ -29,7 +29,7 @@ const (
 // that expire are fetched again when they do.
 func s3Credentials(ctx context.Context, c s3Config, o Options) (*credentials.Credentials, error) {
 	if o.User != "" {
-		secret, err := password(o)
+		secret, err := passwordOf(ctx, o.User, "S3", o)
 		if err == nil && secret == "" {
 			err = usage(errors.New("S3: a user without a password"), "--password-file FILE or FLATIMG_PASSWORD tells the secret key")
 		}

@@ -96,7 +96,7 @@ func s3Fail(where, what string, err error) error {
 	case ok:
 		e.Hint = s3Hint(f)
 		if f.status == http.StatusInsufficientStorage || slices.Contains([]string{"XMinioStorageFull", "QuotaExceeded"}, f.code) {
-			e.Code = cli.ExitNoSpace
+			e.Hint, e.Code = "free space on the server", cli.ExitNoSpace
 		}
 	case is[*tls.CertificateVerificationError](err):
 		e.Hint = "--cacert FILE names the certificates to trust"

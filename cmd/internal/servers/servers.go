@@ -223,6 +223,9 @@ type Options struct {
 	// are for servers that want such. Default: what the protocol's environment
 	// variables and configuration files say.
 	User, PasswordFile string
+	// Ask asks the user for the password of what: "ada at host"; nil: nobody
+	// can be asked. It is called by [Open] and [OpenSource] only.
+	Ask func(ctx context.Context, what string) (string, error)
 }
 
 // scheme opens destinations and sources of one kind.

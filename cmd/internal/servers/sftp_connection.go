@@ -19,9 +19,10 @@ const (
 	// what stands around the data (its sftp-common.h).
 	sftpPacketOpenSSH = 255 << 10
 	// sftpInFlight is how many bytes are under way on one connection before the
-	// first of them must be confirmed. More would wait in ssh, whose own window
-	// is 2 MiB: on lines with a long delay, more connections help.
-	sftpInFlight = 4 << 20
+	// first of them must be confirmed: as many as ssh's own window has. More
+	// would wait in ssh, and leave the processor's cache until it is sent; on
+	// lines with a long delay, more connections help.
+	sftpInFlight = 2 << 20
 )
 
 // sftpConn is one connection: a running ssh, and the server at its other end.

@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -82,6 +83,16 @@ func password(o Options) (string, error) {
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
 	return strings.TrimSuffix(line, "\r"), nil
+}
+
+// passwordOf returns the password of a user at a host: that of [password], else
+// what the user types; empty: none.
+func passwordOf(ctx context.Context, user, host string, o Options) (string, error) {
+	secret, err := password(o)
+	if err != nil || secret != "" || o.PasswordFile != "" || o.Ask == nil {
+		return secret, err
+	}
+	return o.Ask(ctx, user+" at "+host)
 }
 
 // httpError is an answer that is not the one that was hoped for.
