@@ -72,6 +72,8 @@ type webRequest struct {
 	length int64
 	// limit is how long the server may think; 0 means shortLimit.
 	limit time.Duration
+	// foreign: it is not for the server of the credentials.
+	foreign bool
 	// also are statuses that are no errors, beside 200 to 206.
 	also []int
 }
@@ -131,7 +133,7 @@ func (c *webClient) request(ctx context.Context, r webRequest) (*http.Request, f
 		req.Header.Set(name, value)
 	}
 	req.Header.Set("User-Agent", "flatimg")
-	if c.auth != "" {
+	if c.auth != "" && !r.foreign {
 		req.Header.Set("Authorization", c.auth)
 	}
 	if r.body == nil {

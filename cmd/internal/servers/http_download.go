@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 
 	"flatimg/cmd/internal/cli"
@@ -20,6 +21,9 @@ type httpDownload struct {
 	client *webClient
 	from   webAddress
 	lanes  int
+	// at is where from was redirected to; nil: nowhere. A server may send each
+	// request to another mirror, which has another tag for the same.
+	at *url.URL
 
 	first   webAnswer // of the file when it was opened
 	version string    // empty: all must come from one answer
@@ -68,11 +72,14 @@ func (d *httpDownload) ask(ctx context.Context, a *webAnswer) error {
 	return d.client.retry.own().do(ctx, "look at it", func() error {
 		r := d.get(piece{0, 1})
 		r.also = []int{http.StatusRequestedRangeNotSatisfiable}
-		resp, err := d.client.send(ctx, r)
+		resp, err := d.send(ctx, r)
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
+		if a == &d.first && resp.Request.URL.String() != d.from.url.String() {
+			d.at = resp.Request.URL
+		}
 		if *a, err = readAnswer(resp); a.ranges {
 			drain(resp) // else it is the whole file
 		}
@@ -103,6 +110,21 @@ func (d *httpDownload) get(p piece) webRequest {
 	return webRequest{method: "GET", to: d.from, limit: answerTimeout, header: map[string]string{
 		"Range": fmt.Sprintf("bytes=%d-%s", p.start, last), "Accept-Encoding": "identity",
 	}}
+}
+
+// send makes a request where the first one was redirected to, unless that is
+// refused by now: such a URL may be signed for some minutes.
+func (d *httpDownload) send(ctx context.Context, r webRequest) (*http.Response, error) {
+	if d.at != nil {
+		direct := r
+		direct.to.url = d.at
+		direct.foreign = d.at.Scheme != d.from.url.Scheme || d.at.Host != d.from.url.Host
+		resp, err := d.client.send(ctx, direct)
+		if !hasStatus(err, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone) {
+			return resp, err
+		}
+	}
+	return d.client.send(ctx, r)
 }
 
 func (d *httpDownload) String() string { return d.from.String() }
@@ -153,7 +175,7 @@ func (d *httpDownload) Read(ctx context.Context, w io.Writer, off, length int64)
 func (d *httpDownload) readPart(ctx context.Context, w io.Writer, off, length int64) error {
 	r := d.get(piece{off, off + length})
 	r.header["If-Range"] = d.first.validator()
-	resp, err := d.client.send(ctx, r)
+	resp, err := d.send(ctx, r)
 	if err != nil {
 		return err
 	}

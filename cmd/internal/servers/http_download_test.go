@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -188,6 +189,54 @@ func TestHTTPDownloadRedirect(t *testing.T) {
 	}
 	if first != "Bearer token" || strings.Join(seen, "") != "" || len(seen) == 0 {
 		t.Errorf("%q to the first, %q to the other", first, seen)
+	}
+}
+
+// A server that sends each request to another mirror.
+func TestHTTPDownloadMirrors(t *testing.T) {
+	file := []byte("the same everywhere")
+	var mirrors []string
+	var expired atomic.Bool // the first URL of the first mirror
+	for i := range 2 {
+		f, url := newDAV(t, &fakeDAV{header: http.Header{"Etag": {fmt.Sprintf(`"%d"`, i)}}})
+		f.files["/a"] = file
+		f.before = func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case r.Header.Get("Authorization") != "":
+				t.Error("credentials were shown to a mirror")
+			case expired.Load() && r.URL.RawQuery == "0":
+				w.WriteHeader(http.StatusForbidden)
+				return true
+			}
+			return false
+		}
+		mirrors = append(mirrors, url+"a")
+	}
+	var n atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		i := n.Add(1) - 1
+		http.Redirect(w, r, fmt.Sprintf("%s?%d", mirrors[i%2], i), http.StatusFound)
+	}))
+	t.Cleanup(s.Close)
+	d, err := OpenSource(t.Context(), s.URL+"/a", Options{User: "me"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var got bytes.Buffer
+	for _, p := range []piece{{0, 5}, {5, int64(len(file))}} {
+		if err := d.Read(t.Context(), &got, p.start, p.end-p.start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(got.Bytes(), file) {
+		t.Errorf("fetched %q", got.Bytes())
+	}
+	expired.Store(true)
+	n.Store(2)
+	mirrors[1] = mirrors[0]
+	if err := d.Read(t.Context(), io.Discard, 5, 5); err != nil {
+		t.Errorf("a redirect that has expired: %v", err)
 	}
 }
 

@@ -62,7 +62,7 @@ func (d *httpDownload) beginStream(ctx context.Context) error {
 	defer stop()
 	r := d.get(piece{0, -1})
 	delete(r.header, "Range")
-	resp, err := d.client.send(life, r)
+	resp, err := d.send(life, r)
 	if err != nil {
 		end()
 		if ctx.Err() != nil {

@@ -295,7 +295,7 @@ func TestHTTPSlowAfterRedirect(t *testing.T) {
 		return true
 	}
 	a, _ := parseWeb(url + "a")
-	c, err := newWebClient(a, Options{Retries: -1}, false)
+	c, err := newWebClient(t.Context(), a, Options{Retries: -1}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

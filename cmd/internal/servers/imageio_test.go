@@ -268,7 +268,7 @@ func TestImageioResume(t *testing.T) {
 // Workers that fail at the same time do not use up each other's retries.
 func TestImageioBusy(t *testing.T) {
 	t.Parallel()
-	src := newSource(128<<20, chunk{0, 128 << 20})
+	src := newSource(64<<20, chunk{0, 64 << 20})
 	f, url := newImageio(t, src.Size())
 	var mu sync.Mutex
 	met := map[string]int{}
@@ -288,7 +288,7 @@ func TestImageioBusy(t *testing.T) {
 		return true
 	}
 	log := &testLog{}
-	if err := export(t, t.Context(), url, Options{Connections: 8, Retries: 2}, src, log); err != nil {
+	if err := export(t, t.Context(), url, Options{Connections: 4, Retries: 2}, src, log); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(f.disk, bytesOf(t, src)) || log.sent.Load() != src.Size() {
