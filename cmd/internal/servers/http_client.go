@@ -72,6 +72,8 @@ type webRequest struct {
 	length int64
 	// limit is how long the server may think; 0 means shortLimit.
 	limit time.Duration
+	// foreign: it is not for the server of the credentials.
+	foreign bool
 	// also are statuses that are no errors, beside 200 to 206.
 	also []int
 }
@@ -89,6 +91,8 @@ func (c *webClient) send(ctx context.Context, r webRequest) (*http.Response, err
 	})
 	defer timer.Stop()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// A redirected request is another one.
+		GotConn:      func(httptrace.GotConnInfo) { timer.Stop() },
 		WroteRequest: func(httptrace.WroteRequestInfo) { timer.Reset(cmp.Or(r.limit, shortLimit)) },
 	})
 	req, closeBody, err := c.request(ctx, r)
@@ -129,7 +133,7 @@ func (c *webClient) request(ctx context.Context, r webRequest) (*http.Request, f
 		req.Header.Set(name, value)
 	}
 	req.Header.Set("User-Agent", "flatimg")
-	if c.auth != "" {
+	if c.auth != "" && !r.foreign {
 		req.Header.Set("Authorization", c.auth)
 	}
 	if r.body == nil {
@@ -161,7 +165,7 @@ func (r webRequest) takes(status int) bool {
 // do makes a request whose answer has no body of interest, and tries again what
 // may pass; what says what it is for.
 func (c *webClient) do(ctx context.Context, what string, r webRequest) (resp *http.Response, err error) {
-	err = c.retry.do(ctx, what, func() error {
+	err = c.retry.own().do(ctx, what, func() error {
 		if resp, err = c.send(ctx, r); err != nil {
 			return err
 		}

@@ -3,14 +3,19 @@ package servers
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 )
 
-// sample is how many bytes at the begin and at the end of a file are compared
-// to know it again.
-const sample = 64 << 10
+// A file is known again by some of its bytes.
+const (
+	sample  = 64 << 10 // bytes
+	samples = 5
+)
 
 // sendDirect sends the file to its final name.
 func (u *httpUpload) sendDirect(ctx context.Context, log Log) error {
@@ -19,9 +24,9 @@ func (u *httpUpload) sendDirect(ctx context.Context, log Log) error {
 		header["If-None-Match"] = "*" // RFC 9110, section 13.1.2
 	}
 	all := piece{0, u.src.Size()}
-	asked := false
-	err := u.client.retry.do(ctx, "send", func() error {
-		if asked {
+	tries := 0
+	err := u.client.retry.own().do(ctx, "send", func() error {
+		if tries > 0 {
 			// Only the answer may have been lost.
 			size, tag, ours := u.ours(ctx)
 			switch {
@@ -35,11 +40,16 @@ func (u *httpUpload) sendDirect(ctx context.Context, log Log) error {
 				}
 			}
 		}
-		asked = true
+		tries++
 		return u.putOnce(ctx, u.to, all, header, log)
 	})
 	if hasStatus(err, http.StatusPreconditionFailed) {
-		u.sent = true // nothing of ours is there
+		u.sent = true // nothing partial of ours is there
+		if size, _, ours := u.ours(ctx); tries > 1 && ours && size == all.end {
+			data, err := dataSize(u.src)
+			log.Sent(data)
+			return err
+		}
 		return exists(u.String())
 	}
 	if err != nil {
@@ -84,8 +94,9 @@ func (u *httpUpload) removeTarget(ctx context.Context, tag string) error {
 	return nil
 }
 
-// ours looks whether the target begins and ends as a part of the source that is
-// as long. It returns its size, -1 for none, and its tag.
+// ours looks whether the target is what the source begins with. It returns its
+// size, -1 for none, and its tag. It is read to its end: another's image may
+// begin and end as ours does.
 func (u *httpUpload) ours(ctx context.Context) (size int64, tag string, ours bool) {
 	resp, err := u.client.send(ctx, webRequest{method: "HEAD", to: u.to})
 	if err != nil || resp.ContentLength < 0 {
@@ -96,18 +107,54 @@ func (u *httpUpload) ours(ctx context.Context) (size int64, tag string, ours boo
 	if size > u.src.Size() {
 		return size, tag, false
 	}
-	n := min(sample, size)
-	for _, off := range []int64{0, size - n} {
-		want := make([]byte, n)
-		if readSource(u.src, want, off) != nil {
-			return size, tag, false
+	return size, tag, u.compare(ctx, piece{0, size}) == nil
+}
+
+// resembles says whether the target, of size bytes, has some of the source's
+// data, and ends as it does.
+func (u *httpUpload) resembles(ctx context.Context, size int64) (bool, error) {
+	if size != u.src.Size() {
+		return false, nil
+	}
+	for i := range int64(samples) {
+		start, end, err := nextData(u.src, size/(samples-1)*i)
+		if err != nil {
+			return false, lasting{err}
 		}
-		var got bytes.Buffer
-		if u.client.readRange(ctx, u.to, &got, off, n) != nil || !bytes.Equal(got.Bytes(), want) {
-			return size, tag, false
+		if start >= size {
+			start, end = max(0, size-sample), size
+		}
+		if err := u.compare(ctx, piece{start, min(end, start+sample)}); err != nil {
+			if errors.Is(err, ErrDiffers) {
+				err = nil
+			}
+			return false, err
 		}
 	}
-	return size, tag, true
+	return true, nil
+}
+
+// compare compares a piece of the target with the source.
+func (u *httpUpload) compare(ctx context.Context, p piece) error {
+	w := &comparing{r: &pieceReader{src: u.src, piece: p}}
+	return u.client.readAll(ctx, u.to, w, p.start, p.end-p.start)
+}
+
+// comparing is a writer that fails when what is written is not what r reads.
+type comparing struct {
+	r   io.Reader
+	buf []byte
+}
+
+func (c *comparing) Write(p []byte) (int, error) {
+	c.buf = slices.Grow(c.buf[:0], len(p))[:len(p)]
+	if _, err := io.ReadFull(c.r, c.buf); err != nil {
+		return 0, err
+	}
+	if !bytes.Equal(c.buf, p) {
+		return 0, ErrDiffers
+	}
+	return len(p), nil
 }
 
 // strongTag returns the ETag of an answer, unless it is a weak one.

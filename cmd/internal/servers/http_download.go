@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 
 	"flatimg/cmd/internal/cli"
@@ -20,6 +21,9 @@ type httpDownload struct {
 	client *webClient
 	from   webAddress
 	lanes  int
+	// at is where from was redirected to; nil: nowhere. A server may send each
+	// request to another mirror, which has another tag for the same.
+	at *url.URL
 
 	first   webAnswer // of the file when it was opened
 	version string    // empty: all must come from one answer
@@ -59,19 +63,42 @@ func openHTTPSource(ctx context.Context, src string, o Options) (Download, error
 // look asks for the first byte: not all servers answer HEAD, and none tells
 // otherwise whether it can send a part.
 func (d *httpDownload) look(ctx context.Context) error {
-	return d.client.retry.do(ctx, "look at it", func() error {
+	err := d.ask(ctx, &d.first)
+	d.version = d.first.version()
+	return err
+}
+
+func (d *httpDownload) ask(ctx context.Context, a *webAnswer) error {
+	return d.client.retry.own().do(ctx, "look at it", func() error {
 		r := d.get(piece{0, 1})
 		r.also = []int{http.StatusRequestedRangeNotSatisfiable}
-		resp, err := d.client.send(ctx, r)
+		resp, err := d.send(ctx, r)
 		if err != nil {
 			return err
 		}
-		// Not read to its end, which may be that of the file.
 		defer resp.Body.Close()
-		d.first, err = readAnswer(resp)
-		d.version = d.first.version()
+		if a == &d.first && resp.Request.URL.String() != d.from.url.String() {
+			d.at = resp.Request.URL
+		}
+		if *a, err = readAnswer(resp); a.ranges {
+			drain(resp) // else it is the whole file
+		}
 		return err
 	})
+}
+
+// confirm fails when the file is not that of the answer a any more. Apache looks
+// at a file before it opens it: one that takes its place in between is sent with
+// the size and the tag of the old one.
+func (d *httpDownload) confirm(ctx context.Context, a webAnswer) error {
+	var now webAnswer
+	if err := d.ask(ctx, &now); err != nil {
+		return lasting{err} // what has arrived would not be asked for again
+	}
+	if now.size != d.first.size || now.validator() != a.validator() {
+		return d.changed()
+	}
+	return nil
 }
 
 // get is the request for a part; an end of -1 is that of the file.
@@ -83,6 +110,21 @@ func (d *httpDownload) get(p piece) webRequest {
 	return webRequest{method: "GET", to: d.from, limit: answerTimeout, header: map[string]string{
 		"Range": fmt.Sprintf("bytes=%d-%s", p.start, last), "Accept-Encoding": "identity",
 	}}
+}
+
+// send makes a request where the first one was redirected to, unless that is
+// refused by now: such a URL may be signed for some minutes.
+func (d *httpDownload) send(ctx context.Context, r webRequest) (*http.Response, error) {
+	if d.at != nil {
+		direct := r
+		direct.to.url = d.at
+		direct.foreign = d.at.Scheme != d.from.url.Scheme || d.at.Host != d.from.url.Host
+		resp, err := d.client.send(ctx, direct)
+		if !hasStatus(err, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone) {
+			return resp, err
+		}
+	}
+	return d.client.send(ctx, r)
 }
 
 func (d *httpDownload) String() string { return d.from.String() }
@@ -133,7 +175,7 @@ func (d *httpDownload) Read(ctx context.Context, w io.Writer, off, length int64)
 func (d *httpDownload) readPart(ctx context.Context, w io.Writer, off, length int64) error {
 	r := d.get(piece{off, off + length})
 	r.header["If-Range"] = d.first.validator()
-	resp, err := d.client.send(ctx, r)
+	resp, err := d.send(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -147,7 +189,10 @@ func (d *httpDownload) readPart(ctx context.Context, w io.Writer, off, length in
 	case a.start != off:
 		return lasting{fmt.Errorf("asked for offset %d, the server sends %d", off, a.start)}
 	}
-	return copyExactly(w, resp.Body, length)
+	if err := copyExactly(w, resp.Body, length); err != nil {
+		return err
+	}
+	return d.confirm(ctx, a)
 }
 
 func (d *httpDownload) changed() error {
@@ -160,7 +205,7 @@ func (d *httpDownload) changed() error {
 
 // Checksum implements [Summer].
 func (d *httpDownload) Checksum(ctx context.Context) (Checksum, error) {
-	sum, err := d.client.checksum(ctx, d.from, "")
+	sum, err := d.client.checksum(ctx, d.from, d.first.size, "")
 	if err != nil {
 		return Checksum{}, d.fail("ask for its checksum", err)
 	}

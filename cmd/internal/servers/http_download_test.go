@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,6 +144,30 @@ func TestHTTPDownloadFaults(t *testing.T) {
 }
 
 // Another server does not see the credentials.
+// Apache sends what has just taken a file's place with the tag of the old one.
+func TestHTTPDownloadUnderOldTag(t *testing.T) {
+	for _, changed := range []time.Duration{time.Second, time.Hour} {
+		f, url := newDAV(t, &fakeDAV{changed: time.Now().Add(-changed)})
+		f.files["/a"] = make([]byte, 1000)
+		tag := `"old"`
+		f.before = func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("ETag", tag)
+			if r.Header.Get("Range") != "bytes=0-0" {
+				f.files["/a"], tag = bytes.Repeat([]byte("new "), 250), `"new"`
+			}
+			return false
+		}
+		d, err := OpenSource(t.Context(), url+"a", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Read(t.Context(), io.Discard, 0, 1000); err == nil || !strings.Contains(err.Error(), "has changed") || mayPass(err) {
+			t.Errorf("%v ago: %v", changed, err)
+		}
+		d.Close()
+	}
+}
+
 func TestHTTPDownloadRedirect(t *testing.T) {
 	var seen []string
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -164,6 +189,54 @@ func TestHTTPDownloadRedirect(t *testing.T) {
 	}
 	if first != "Bearer token" || strings.Join(seen, "") != "" || len(seen) == 0 {
 		t.Errorf("%q to the first, %q to the other", first, seen)
+	}
+}
+
+// A server that sends each request to another mirror.
+func TestHTTPDownloadMirrors(t *testing.T) {
+	file := []byte("the same everywhere")
+	var mirrors []string
+	var expired atomic.Bool // the first URL of the first mirror
+	for i := range 2 {
+		f, url := newDAV(t, &fakeDAV{header: http.Header{"Etag": {fmt.Sprintf(`"%d"`, i)}}})
+		f.files["/a"] = file
+		f.before = func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case r.Header.Get("Authorization") != "":
+				t.Error("credentials were shown to a mirror")
+			case expired.Load() && r.URL.RawQuery == "0":
+				w.WriteHeader(http.StatusForbidden)
+				return true
+			}
+			return false
+		}
+		mirrors = append(mirrors, url+"a")
+	}
+	var n atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		i := n.Add(1) - 1
+		http.Redirect(w, r, fmt.Sprintf("%s?%d", mirrors[i%2], i), http.StatusFound)
+	}))
+	t.Cleanup(s.Close)
+	d, err := OpenSource(t.Context(), s.URL+"/a", Options{User: "me"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var got bytes.Buffer
+	for _, p := range []piece{{0, 5}, {5, int64(len(file))}} {
+		if err := d.Read(t.Context(), &got, p.start, p.end-p.start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(got.Bytes(), file) {
+		t.Errorf("fetched %q", got.Bytes())
+	}
+	expired.Store(true)
+	n.Store(2)
+	mirrors[1] = mirrors[0]
+	if err := d.Read(t.Context(), io.Discard, 5, 5); err != nil {
+		t.Errorf("a redirect that has expired: %v", err)
 	}
 }
 

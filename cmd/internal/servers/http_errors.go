@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 
 	"flatimg/cmd/internal/cli"
 )
@@ -36,7 +38,12 @@ func (c *webClient) lineError(err error) error {
 	default:
 		hint = "does the server run, and is this its port?"
 	}
-	return lasting{&cli.Error{Err: err, Hint: hint, Code: cli.ExitServer}}
+	err = &cli.Error{Err: err, Hint: hint, Code: cli.ExitServer}
+	// Somebody was there.
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) {
+		return passing{err}
+	}
+	return lasting{err}
 }
 
 // answerError is the error that an answer is.

@@ -41,7 +41,7 @@ func (u *httpUpload) probe(ctx context.Context) (can httpAbilities, err error) {
 			}
 		}
 	}()
-	if _, err := u.client.do(ctx, "probe", literalPut(first, "a", "")); err != nil {
+	if err := u.firstPut(ctx, first); err != nil {
 		return can, u.explainPut(err)
 	}
 	if can.Ranges, err = u.probeRanges(ctx, first); err != nil {
@@ -49,6 +49,17 @@ func (u *httpUpload) probe(ctx context.Context) (can httpAbilities, err error) {
 	}
 	can.Move, err = u.probeMove(ctx, first, second)
 	return can, err
+}
+
+// firstPut makes a file that holds "a".
+func (u *httpUpload) firstPut(ctx context.Context, file webAddress) error {
+	return u.client.retry.own().do(ctx, "probe", func() error {
+		resp, err := u.client.send(ctx, literalPut(file, "a", ""))
+		if err == nil {
+			drain(resp)
+		}
+		return putError(err)
+	})
 }
 
 // literalPut is the request that writes text, at a Content-Range unless that is
@@ -101,12 +112,14 @@ func move(from, to webAddress, overwrite bool) webRequest {
 	return webRequest{method: "MOVE", to: from, header: header}
 }
 
-// unlessRefused is nil for an answer that says that the server can't.
+// unlessRefused is nil for an answer that says that the server can't, and not
+// that it has no time.
 func unlessRefused(err error) error {
-	if is[*httpError](err) && !hasStatus(err, http.StatusUnauthorized) {
-		return nil
+	if !is[*httpError](err) || hasStatus(err, http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusTooManyRequests,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // explainPut adds to the error of the first PUT what may have caused it.

@@ -17,21 +17,30 @@ type davProperties struct {
 	free int64
 }
 
-// properties asks for them; false: this is no WebDAV server.
-func (c *webClient) properties(ctx context.Context, a webAddress) (davProperties, bool) {
+// properties asks for them. Where nobody tells, it is a file, of which nothing is
+// known.
+func (c *webClient) properties(ctx context.Context, a webAddress) (p davProperties, err error) {
 	const question = `<?xml version="1.0" encoding="utf-8"?>` +
 		`<propfind xmlns="DAV:"><prop><resourcetype/><quota-available-bytes/></prop></propfind>`
-	resp, err := c.send(ctx, webRequest{
+	request := webRequest{
 		method: "PROPFIND", to: a, also: []int{http.StatusMultiStatus},
 		header: map[string]string{"Depth": "0", "Content-Type": "application/xml"},
 		body:   func() io.ReadCloser { return io.NopCloser(strings.NewReader(question)) },
 		length: int64(len(question)),
-	})
-	if err != nil {
-		return davProperties{}, false
 	}
-	defer resp.Body.Close()
-	return parseProperties(io.LimitReader(resp.Body, 1<<20)), resp.StatusCode == http.StatusMultiStatus
+	p.free = -1
+	err = c.retry.own().do(ctx, "look at it", func() error {
+		resp, err := c.send(ctx, request)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode == http.StatusMultiStatus {
+			p = parseProperties(io.LimitReader(resp.Body, 1<<20))
+		}
+		return nil
+	})
+	return p, unlessRefused(err)
 }
 
 // parseProperties finds them in an answer; what is not understood is not told.

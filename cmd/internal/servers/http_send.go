@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+
+	"flatimg/cmd/internal/cli"
 )
 
 // Send implements [Upload].
@@ -40,7 +43,15 @@ func (u *httpUpload) Send(ctx context.Context, src Source, log Log) error {
 
 // knowAgain makes sure that the target is what an earlier run has sent.
 func (u *httpUpload) knowAgain(ctx context.Context, log Log) error {
-	if size, _, ours := u.ours(ctx); !ours || size != u.src.Size() {
+	size, err := u.size(ctx, u.to)
+	if err != nil {
+		return u.fail("look at it", err)
+	}
+	same, err := u.resembles(ctx, size)
+	if err != nil {
+		return u.fail("look at it", err)
+	}
+	if !same {
 		return exists(u.String())
 	}
 	data, err := dataSize(u.src)
@@ -59,7 +70,8 @@ func (u *httpUpload) begin(ctx context.Context, log Log) error {
 		if err != nil {
 			return err
 		}
-		if u.can.Ranges && size == u.src.Size() && u.state.Size == size && u.state.Offset <= size {
+		canGoOn := u.can.Ranges || u.state.Offset == u.state.Size
+		if canGoOn && size == u.src.Size() && u.state.Size == size && u.state.Offset <= size {
 			kept, err := dataBefore(u.src, u.state.Offset)
 			if err != nil {
 				return err
@@ -68,7 +80,7 @@ func (u *httpUpload) begin(ctx context.Context, log Log) error {
 			return nil
 		}
 		switch {
-		case !u.can.Ranges:
+		case !canGoOn:
 			log.Say("this server can't go on with a partial file: beginning anew")
 		default:
 			log.Say("what an earlier run has sent is not there any more: beginning anew")
@@ -85,6 +97,9 @@ func (u *httpUpload) begin(ctx context.Context, log Log) error {
 
 // sendWhole sends the file in one request; holes are zeros.
 func (u *httpUpload) sendWhole(ctx context.Context, log Log) error {
+	if u.state.Offset > 0 {
+		return nil // an earlier run has sent all
+	}
 	return u.put(ctx, u.part(), piece{0, u.src.Size()}, nil, log)
 }
 
@@ -117,8 +132,10 @@ func contentRange(p piece) string { return fmt.Sprintf("bytes %d-%d/*", p.start,
 
 // put sends a piece, and tries again what may pass.
 func (u *httpUpload) put(ctx context.Context, to webAddress, p piece, header map[string]string, log Log) error {
-	return u.client.retry.do(ctx, "send", func() error { return u.putOnce(ctx, to, p, header, log) })
+	return u.client.retry.own().do(ctx, "send", func() error { return u.putOnce(ctx, to, p, header, log) })
 }
+
+var errEarly = errors.New("the server has answered before it had everything")
 
 // putOnce sends a piece.
 func (u *httpUpload) putOnce(ctx context.Context, to webAddress, p piece, header map[string]string, log Log) error {
@@ -138,11 +155,20 @@ func (u *httpUpload) putOnce(ctx context.Context, to webAddress, p piece, header
 	if err == nil {
 		drain(resp)
 		if !s.complete() {
-			err = passing{errors.New("the server has answered before it had everything")}
+			err = passing{errEarly}
 		}
 	}
 	if err != nil {
 		s.failed()
 	}
-	return err
+	return putError(err)
+}
+
+// putError is the error of a PUT. One at which the server fails by itself is not
+// sent again: so says nginx that its disk is full, and leaves a copy each time.
+func putError(err error) error {
+	if !hasStatus(err, http.StatusInternalServerError) {
+		return err
+	}
+	return lasting{&cli.Error{Err: err, Hint: "is the server's disk full? its error log says why", Code: cli.ExitServer}}
 }

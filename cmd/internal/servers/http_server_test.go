@@ -296,6 +296,31 @@ func TestHTTPNginxLimits(t *testing.T) {
 	wantOnly(t, filepath.Join(s.Dir, "put"), "a")
 }
 
+// Apache would remove a folder with all that is in it.
+func TestHTTPApacheFolder(t *testing.T) {
+	t.Parallel()
+	s := rig.Apache(t)
+	up, err := Open(t.Context(), s.URL+"a", Options{Force: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Send(t.Context(), newSource(10, chunk{0, 10}), &testLog{}); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(s.Dir, "a")
+	if err := os.Mkdir(folder, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(folder, 0o777)
+	writeTestFile(t, filepath.Join(folder, "b"), "another's")
+	if err := up.Publish(t.Context()); cli.ExitCode(err) != cli.ExitExists {
+		t.Errorf("%v", err)
+	}
+	up.Close(false)
+	wantOnly(t, folder, "b")
+	wantOnly(t, s.Dir)
+}
+
 // Apache takes pieces: holes stay holes, and a cut costs little.
 func TestHTTPApacheSparse(t *testing.T) {
 	t.Parallel()

@@ -13,8 +13,9 @@ import (
 // webStream is the answer with the whole of a file, read up to an offset.
 type webStream struct {
 	resp *http.Response
-	at   int64
-	end  context.CancelFunc
+	webAnswer
+	at  int64
+	end context.CancelFunc
 }
 
 // readStream reads a file whose states can't be told from each other: all comes
@@ -40,6 +41,9 @@ func (d *httpDownload) readStream(ctx context.Context, w io.Writer, off, length 
 	counted := &countingWriter{w: w}
 	err := copyExactly(counted, s.resp.Body, length)
 	s.at += counted.n
+	if err == nil && (length < 0 || s.at == d.first.size) {
+		err = d.confirm(ctx, s.webAnswer)
+	}
 	if err != nil {
 		d.dropStream()
 		if ctx.Err() != nil {
@@ -58,7 +62,7 @@ func (d *httpDownload) beginStream(ctx context.Context) error {
 	defer stop()
 	r := d.get(piece{0, -1})
 	delete(r.header, "Range")
-	resp, err := d.client.send(life, r)
+	resp, err := d.send(life, r)
 	if err != nil {
 		end()
 		if ctx.Err() != nil {
@@ -68,6 +72,7 @@ func (d *httpDownload) beginStream(ctx context.Context) error {
 	}
 	d.stream = &webStream{resp: resp, end: end}
 	a, err := readAnswer(resp)
+	d.stream.webAnswer = a
 	if err == nil && a.size != d.first.size {
 		err = d.changed()
 	}

@@ -136,8 +136,8 @@ func (u *httpUpload) isFolder(ctx context.Context) (bool, error) {
 	}
 	if err != nil || resp.StatusCode < 300 {
 		// An Apache that shows no lists of files calls a folder missing.
-		p, _ := u.client.properties(ctx, u.to)
-		return p.collection, nil
+		p, err := u.client.properties(ctx, u.to)
+		return p.collection, err
 	}
 	to, err := resp.Location()
 	if err == nil && to.Host == u.to.url.Host && to.Path == u.to.url.Path+"/" {
@@ -210,8 +210,11 @@ func (u *httpUpload) Check(ctx context.Context, f File) error {
 	if u.can.Ranges {
 		need = f.Data
 	}
-	p, ok := u.client.properties(ctx, u.to.folder())
-	if ok && p.free >= 0 && need > p.free {
+	p, err := u.client.properties(ctx, u.to.folder())
+	if err != nil {
+		return u.fail("ask for free space", err)
+	}
+	if p.free >= 0 && need > p.free {
 		return noSpace(u.String(), need, p.free)
 	}
 	return nil

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"flatimg/cmd/internal/cli"
@@ -114,6 +116,7 @@ func TestHTTPUploadFaults(t *testing.T) {
 		fault func(f *fakeDAV)
 		code  int
 		hint  string
+		left  int // files that are there when it has failed
 	}{
 		{what: "honours Content-Range", dav: &fakeDAV{ranges: "honour"}},
 		{what: "ignores Content-Range", dav: &fakeDAV{ranges: "ignore"}},
@@ -143,6 +146,37 @@ func TestHTTPUploadFaults(t *testing.T) {
 		{what: "answer to MOVE lost, not tried again", o: Options{Retries: -1}, fault: func(f *fakeDAV) {
 			f.lose = func(r *http.Request) bool {
 				return r.Method == "MOVE" && strings.HasSuffix(r.Header.Get("Destination"), "/a.raw")
+			}
+		}},
+		{what: "locked by a request that was cut", fault: func(f *fakeDAV) { times(f, "PUT", 1, 1, 423) }},
+		{what: "fails for ever", fault: func(f *fakeDAV) { times(f, "PUT", 1, 1, 500) }, code: cli.ExitServer, hint: "disk full"},
+		// The first two are of the probe.
+		{what: "MOVE fails for ever", o: Options{Retries: 2}, fault: func(f *fakeDAV) { times(f, "MOVE", 3, 9, 503) }, code: cli.ExitServer},
+		{what: "MOVE in a race", o: Options{Force: true}, fault: func(f *fakeDAV) { times(f, "MOVE", 3, 3, 404) }},
+		{what: "another is as fast", fault: func(f *fakeDAV) {
+			f.lose = func(r *http.Request) bool {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				if _, there := f.files["/a.raw"]; there && r.Method == "MOVE" {
+					delete(f.files, "/a.raw")
+					f.files["/a.raw"] = make([]byte, src.Size())
+				}
+				return false
+			}
+		}, code: cli.ExitExists, left: 1},
+		{what: "the first connection is reset", fault: func(f *fakeDAV) {
+			var n atomic.Int64
+			f.before = func(w http.ResponseWriter, r *http.Request) bool { return n.Add(1) == 1 && reset(w) }
+		}},
+		{what: "answer to a direct PUT lost, then busy", dav: &fakeDAV{noMove: true}, o: Options{Direct: true}, fault: func(f *fakeDAV) {
+			var n atomic.Int64
+			f.lose = func(r *http.Request) bool { return r.Method == "PUT" && n.Add(1) == 1 }
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != "HEAD" || n.Load() != 1 {
+					return false
+				}
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return true
 			}
 		}},
 		{what: "answer to a direct PUT lost", dav: &fakeDAV{noMove: true}, o: Options{Direct: true}, fault: func(f *fakeDAV) {
@@ -207,7 +241,7 @@ func TestHTTPUploadFaults(t *testing.T) {
 				if err == nil || cli.ExitCode(err) != c.code || !strings.Contains(cli.Hint(err), c.hint) || strings.Contains(err.Error(), "secret") {
 					t.Errorf("%v, exit code %d, hint %q", err, cli.ExitCode(err), cli.Hint(err))
 				}
-				if f.names() != "" {
+				if len(strings.Fields(f.names())) != c.left {
 					t.Errorf("left over: %s", f.names())
 				}
 				return
@@ -224,6 +258,66 @@ func TestHTTPUploadFaults(t *testing.T) {
 		})
 	}
 }
+
+// reset resets a request's connection.
+func reset(w http.ResponseWriter) bool {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err == nil {
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}
+	return true
+}
+
+// A server that has no time is not one that can't.
+func TestHTTPProbeBusy(t *testing.T) {
+	f, url := newDAV(t, &fakeDAV{})
+	f.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == "MOVE" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return r.Method == "MOVE"
+	}
+	if _, err := Open(t.Context(), url+"a", Options{Retries: -1}); !hasStatus(err, http.StatusServiceUnavailable) {
+		t.Errorf("%v", err)
+	}
+}
+
+// The time that a server may think begins anew with what it redirects.
+func TestHTTPSlowAfterRedirect(t *testing.T) {
+	t.Parallel()
+	f, url := newDAV(t, &fakeDAV{})
+	f.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/b" {
+			return false
+		}
+		http.Redirect(w, r, "/b", http.StatusTemporaryRedirect)
+		return true
+	}
+	a, _ := parseWeb(url + "a")
+	c, err := newWebClient(t.Context(), a, Options{Retries: -1}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bodies := 0
+	r := webRequest{method: "PUT", to: a, length: 3, limit: 100 * time.Millisecond, body: func() io.ReadCloser {
+		bodies++
+		slow := iotest.OneByteReader(strings.NewReader("abc"))
+		return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+			if bodies > 1 {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return slow.Read(p)
+		}))
+	}}
+	if _, err := c.do(t.Context(), "send", r); err != nil || string(f.files["/b"]) != "abc" {
+		t.Errorf("%v; sent %q", err, f.files["/b"])
+	}
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // A file that appears while ours is sent stays.
 func TestHTTPPublishExists(t *testing.T) {
@@ -309,12 +403,20 @@ func TestHTTPResume(t *testing.T) {
 	if err := open(Options{Resume: again.state, Force: true}).Close(false); err != nil || f.names() != "/a" {
 		t.Errorf("%v; there is %s", err, f.names())
 	}
-	// A server that can't go on.
+	// A server that can't go on in the middle.
 	f.ranges = ""
 	up, log = open(Options{Force: true}), &testLog{}
 	if err := up.Send(t.Context(), src, log); err != nil {
 		t.Fatal(err)
 	}
+	if err := up.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	up, again = open(Options{Resume: log.state, Force: true}), &testLog{}
+	if err := up.Send(t.Context(), src, again); err != nil || again.kept.Load() != data || again.sent.Load() != 0 {
+		t.Errorf("%v; %d bytes kept, %d sent", err, again.kept.Load(), again.sent.Load())
+	}
+	log.Keep(httpState{Part: up.state.Part, Size: src.Size(), httpAbilities: up.can})
 	up, again = open(Options{Resume: log.state, Force: true}), &testLog{}
 	if err := up.Send(t.Context(), src, again); err != nil || len(again.said) != 1 || again.sent.Load() != data {
 		t.Errorf("%v, said %q", err, again.said)
@@ -352,6 +454,8 @@ func TestHTTPResumePublished(t *testing.T) {
 // What fails at the final name is removed when it is ours.
 func TestHTTPDirectPartial(t *testing.T) {
 	src := sparseSource(1<<20, 33)
+	alike := bytesOf(t, src)[:500<<10]
+	alike[250<<10]++
 	for _, c := range []struct {
 		what string
 		left []byte
@@ -360,6 +464,7 @@ func TestHTTPDirectPartial(t *testing.T) {
 		{"ours", bytesOf(t, src)[:500<<10], false},
 		{"another's", []byte("another's"), true},
 		{"another's, larger", make([]byte, 2<<20), true},
+		{"another's, which begins and ends alike", alike, true},
 	} {
 		f, url := newDAV(t, &fakeDAV{noMove: true})
 		f.before = func(w http.ResponseWriter, r *http.Request) bool {

@@ -25,7 +25,7 @@ func (u *httpUpload) Verify(ctx context.Context, want []byte) (string, error) {
 	if want == nil {
 		return "", noVerification(u.String(), "the SHA-256 is not known")
 	}
-	sum, err := u.client.checksum(ctx, u.sentTo(), "sha256")
+	sum, err := u.client.checksum(ctx, u.sentTo(), u.src.Size(), "sha256")
 	switch {
 	case err != nil:
 		return "", u.fail("ask for its checksum", err)
@@ -46,21 +46,22 @@ func (u *httpUpload) ReadBack(ctx context.Context, w io.Writer, off, length int6
 func (c *webClient) readAll(ctx context.Context, a webAddress, w io.Writer, off, length int64) error {
 	end := off + length
 	counted := &countingWriter{w: w}
-	return c.retry.do(ctx, "read", func() error {
+	retry := c.retry.own()
+	return retry.do(ctx, "read", func() error {
 		at := off + counted.n
 		err := c.readRange(ctx, a, counted, at, end-at)
 		if off+counted.n > at {
-			c.retry.progress()
+			retry.progress()
 		}
 		return err
 	})
 }
 
-// checksum returns the best that the server tells of a file, or only one of that
-// algorithm unless it is empty; nil: none.
-func (c *webClient) checksum(ctx context.Context, a webAddress, algorithm string) (*Checksum, error) {
+// checksum returns the best that the server tells of a file of size bytes, or
+// only one of that algorithm unless it is empty; nil: none.
+func (c *webClient) checksum(ctx context.Context, a webAddress, size int64, algorithm string) (*Checksum, error) {
 	resp, err := c.do(ctx, "ask for the checksum", webRequest{
-		method: "HEAD", to: a, limit: answerTimeout,
+		method: "HEAD", to: a, limit: sizeLimit(size),
 		header: map[string]string{
 			"Want-Repr-Digest": "sha-256=10, sha-512=5", "Want-Digest": "SHA-256;q=1, SHA-512;q=0.5",
 			"Accept-Encoding": "identity",

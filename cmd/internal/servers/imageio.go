@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -72,7 +71,7 @@ func openTicket(ctx context.Context, text string, o Options) (*imageioTicket, er
 
 // ask fills what the server tells.
 func (t *imageioTicket) ask(ctx context.Context) error {
-	err := t.client.retry.do(ctx, "ask for the transfer", func() error {
+	err := t.client.retry.own().do(ctx, "ask for the transfer", func() error {
 		// Servers before 1.3 answer 405, their proxies 204.
 		resp, err := t.client.send(ctx, webRequest{method: "OPTIONS", to: t.at, also: []int{http.StatusMethodNotAllowed}})
 		if err != nil {
@@ -101,7 +100,7 @@ func (t *imageioTicket) ask(ctx context.Context) error {
 
 // askSize reads the first byte, whose answer tells the size.
 func (t *imageioTicket) askSize(ctx context.Context) error {
-	return t.client.retry.do(ctx, "ask for the size", func() error {
+	return t.client.retry.own().do(ctx, "ask for the size", func() error {
 		resp, err := t.client.send(ctx, webRequest{method: "GET", to: t.at, header: map[string]string{"Range": "bytes=0-0"}})
 		if err != nil {
 			return err
@@ -117,8 +116,8 @@ func (t *imageioTicket) askSize(ctx context.Context) error {
 // decodeAnswer decodes a short answer in JSON.
 func decodeAnswer(r io.Reader, v any) error {
 	if err := json.NewDecoder(io.LimitReader(r, maxAnswer)).Decode(v); err != nil {
-		if is[passing](err) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return err
+		if mayPass(err) && err != io.EOF {
+			return err // the line has failed
 		}
 		return lasting{fmt.Errorf("the answer is not understood: %w", err)}
 	}

@@ -73,7 +73,7 @@ func (u *imageioUpload) checksum(ctx context.Context, size int64) ([]byte, error
 		BlockSize int64  `json:"block_size"`
 		Checksum  string `json:"checksum"`
 	}
-	err := u.client.retry.do(ctx, "ask for its checksum", func() error {
+	err := u.client.retry.own().do(ctx, "ask for its checksum", func() error {
 		resp, err := u.client.send(ctx, request)
 		if err != nil {
 			return err

@@ -109,7 +109,7 @@ func (t *imageioTicket) extents(ctx context.Context) (data []piece, end int64, e
 	if !t.can.has("extents") {
 		return nil, -1, nil
 	}
-	err = t.client.retry.do(ctx, "ask for its extents", func() error {
+	err = t.client.retry.own().do(ctx, "ask for its extents", func() error {
 		resp, err := t.client.send(ctx, webRequest{method: "GET", to: t.sub("/extents", "context=zero"), limit: answerTimeout})
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,7 @@ func (u *imageioUpload) pass(ctx context.Context, log Log) error {
 	from := u.state.Offset
 	counted := &passLog{Log: log}
 	u.arrived.Store(from)
+	u.lost.Store(false)
 	err := u.sendFrom(ctx, from, counted)
 	if err == nil {
 		u.arrived.Store(u.src.Size())
@@ -140,17 +142,22 @@ func (u *imageioUpload) do(ctx context.Context, w imageioWork, log Log) error {
 		})
 		if err == nil {
 			drain(resp)
-			return nil
+			if !s.complete() {
+				err = passing{errEarly}
+			}
 		}
-		s.failed()
+		if err != nil {
+			s.failed()
+		}
 		return err
 	})
 }
 
 // retried tries again what may pass by itself.
 func (u *imageioUpload) retried(ctx context.Context, try func() error) error {
+	defer u.begun()()
 	var lost error
-	err := u.client.retry.do(ctx, "send", func() error {
+	err := u.client.retry.own().do(ctx, "send", func() error {
 		err := try()
 		if hasStatus(err, http.StatusInternalServerError) {
 			lost, err = err, nil
@@ -158,9 +165,29 @@ func (u *imageioUpload) retried(ctx context.Context, try func() error) error {
 		return err
 	})
 	if lost != nil {
+		u.lost.Store(true)
 		return unflushed{lost}
 	}
 	return err
+}
+
+// begun says that a request has begun; what it returns, that it has ended.
+func (u *imageioUpload) begun() (ended func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.underWay.Add(1)
+	return u.underWay.Done
+}
+
+// hasLost waits for all requests that have begun by now, and says whether one
+// has been answered that what was not flushed is lost.
+func (u *imageioUpload) hasLost() bool {
+	u.mu.Lock()
+	begun := u.underWay
+	u.underWay = new(sync.WaitGroup)
+	u.mu.Unlock()
+	begun.Wait()
+	return u.lost.Load()
 }
 
 // patch makes a request that carries no data.
@@ -200,6 +227,10 @@ func (u *imageioUpload) flush(ctx context.Context, log Log) error {
 	if u.can.has("flush") {
 		if err := u.retried(ctx, func() error { return u.patch(ctx, map[string]any{"op": "flush"}) }); err != nil {
 			return err
+		}
+		// It may have been lost before this flush, which knows nothing of it.
+		if u.hasLost() {
+			return nil
 		}
 	}
 	u.state.Offset = off

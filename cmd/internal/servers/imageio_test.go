@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/blake2b"
 
@@ -262,6 +263,119 @@ func TestImageioResume(t *testing.T) {
 	if err := export(t, t.Context(), url, Options{Resume: log.state}, src, again); err != nil || len(again.said) != 1 {
 		t.Errorf("another disk: %v, said %q", err, again.said)
 	}
+}
+
+// Workers that fail at the same time do not use up each other's retries.
+func TestImageioBusy(t *testing.T) {
+	t.Parallel()
+	src := newSource(64<<20, chunk{0, 64 << 20})
+	f, url := newImageio(t, src.Size())
+	var mu sync.Mutex
+	met := map[string]int{}
+	f.fault = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		at := r.Header.Get("Content-Range")
+		met[at]++
+		switch {
+		case r.Method != "PUT" || met[at] > 2:
+			return false
+		case met[at] == 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			w.WriteHeader(http.StatusOK) // before it has all
+		}
+		return true
+	}
+	log := &testLog{}
+	if err := export(t, t.Context(), url, Options{Connections: 4, Retries: 2}, src, log); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(f.disk, bytesOf(t, src)) || log.sent.Load() != src.Size() {
+		t.Errorf("other bytes arrived; %d bytes counted", log.sent.Load())
+	}
+}
+
+// keepLog tells what is kept.
+type keepLog struct {
+	testLog
+	kept chan imageioState
+}
+
+func (l *keepLog) Keep(state any) {
+	select {
+	case l.kept <- state.(imageioState):
+	default:
+	}
+}
+
+// What was lost before a flush is sent again, even when the answer that tells it
+// comes after that of the flush.
+func TestImageioLostBeforeFlush(t *testing.T) {
+	t.Parallel()
+	src := newSource(2*imageioPiece, chunk{0, 2 * imageioPiece})
+	f, url := newImageio(t, src.Size())
+	log := &keepLog{kept: make(chan imageioState, 9)}
+	flushed := make(chan struct{})
+	var lost, told sync.Once
+	f.fault = func(_ int, w http.ResponseWriter, r *http.Request) (done bool) {
+		switch {
+		case r.Method == "PATCH":
+			lost.Do(func() {
+				f.mu.Lock()
+				copy(f.disk, f.flushed)
+				f.mu.Unlock()
+				close(flushed)
+			})
+		case strings.HasPrefix(r.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", imageioPiece)):
+			told.Do(func() {
+				done = true
+				<-flushed
+				for wait := time.After(300 * time.Millisecond); ; {
+					select {
+					case s := <-log.kept:
+						if s.Offset == 0 {
+							continue
+						}
+					case <-wait:
+					}
+					break
+				}
+				w.WriteHeader(http.StatusInternalServerError)
+			})
+		}
+		return done
+	}
+	up, err := Open(t.Context(), url, Options{Connections: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close(false)
+	up.(*imageioUpload).flushEvery = 1
+	if err := up.Send(t.Context(), src, log); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(f.disk, bytesOf(t, src)) {
+		t.Error("other bytes arrived")
+	}
+}
+
+// A line that breaks within an answer.
+func TestImageioAnswerCut(t *testing.T) {
+	f, url := newImageio(t, 1<<20)
+	f.fault = func(n int, w http.ResponseWriter, r *http.Request) bool {
+		if n > 1 {
+			return false
+		}
+		io.WriteString(w, `{"features": [`)
+		w.(http.Flusher).Flush()
+		return reset(w)
+	}
+	up, err := Open(t.Context(), url, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.Close(false)
 }
 
 func TestImageioRefuses(t *testing.T) {

@@ -34,6 +34,11 @@ type imageioUpload struct {
 	flushEvery int64 // bytes
 	flushing   sync.Mutex
 	arrived    atomic.Int64 // offset before which all has arrived
+	lost       atomic.Bool  // what was not flushed, in this pass
+
+	mu sync.Mutex
+	// underWay are the requests that have begun since the last flush.
+	underWay *sync.WaitGroup
 }
 
 // imageioState is what the next run needs.
@@ -53,7 +58,7 @@ func openImageio(ctx context.Context, dest string, o Options) (Upload, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &imageioUpload{imageioTicket: t, workers: t.connections(t.can.MaxWriters, o), flushEvery: imageioFlush}
+	u := &imageioUpload{imageioTicket: t, workers: t.connections(t.can.MaxWriters, o), flushEvery: imageioFlush, underWay: new(sync.WaitGroup)}
 	if o.Resume != nil {
 		if err := json.Unmarshal(o.Resume, &u.state); err != nil {
 			t.client.close()
@@ -103,16 +108,17 @@ func (u *imageioUpload) Send(ctx context.Context, src Source, log Log) error {
 	if err := u.begin(log); err != nil {
 		return err
 	}
-	for again := int64(0); ; again++ {
+	retry := u.client.retry.own()
+	for {
 		from := u.state.Offset
 		err := u.pass(ctx, log)
-		if !is[unflushed](err) || again >= u.client.retry.most {
+		if !is[unflushed](err) {
 			return u.fail("send", err)
 		}
 		if u.state.Offset > from {
-			again = 0
+			retry.progress()
 		}
-		if err := u.client.retry.wait(ctx, "send", err); err != nil {
+		if err := retry.wait(ctx, "send", err); err != nil {
 			return u.fail("send", err)
 		}
 	}

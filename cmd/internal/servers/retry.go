@@ -57,6 +57,10 @@ func (r *Retrier) Wait(ctx context.Context, what string, err error) error {
 	return r.r.wait(ctx, what, err)
 }
 
+// own returns a retrier that counts for itself: for what goes on beside other
+// things, or within one that is tried again as a whole.
+func (r *retrier) own() *retrier { return &retrier{most: r.most, say: r.say} }
+
 // progress says that something went well: what fails now is a new failure.
 func (r *retrier) progress() { r.row.Store(0) }
 
@@ -125,6 +129,15 @@ func (r *retryLater) Unwrap() error { return r.error }
 // busy server. What the user has to mend, and what a server says of a request
 // itself, does not.
 func mayPass(err error) bool {
+	// Of two marks the outer one has been set by who knows more.
+	for e := err; e != nil && !errors.Is(err, context.Canceled); e = errors.Unwrap(e) {
+		switch e.(type) {
+		case passing, *retryLater:
+			return true
+		case lasting:
+			return false
+		}
+	}
 	switch {
 	case is[lasting](err), errors.Is(err, context.Canceled):
 		return false

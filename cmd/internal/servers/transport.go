@@ -117,8 +117,9 @@ func statusError(resp *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	var err error = &httpError{resp.StatusCode, oneLine(resp.Header.Get("Content-Type"), string(b))}
 	switch resp.StatusCode {
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusTooEarly, http.StatusInternalServerError,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	// 423: what a request that was cut off has locked (RFC 4918, section 11.3).
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusTooEarly, http.StatusLocked,
+		http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return &retryLater{err, retryAfter(resp)}
 	case http.StatusInsufficientStorage:
 		return &cli.Error{Err: err, Hint: "free space on the server", Code: cli.ExitNoSpace}
