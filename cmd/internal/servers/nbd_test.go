@@ -154,10 +154,9 @@ func TestNBDCuts(t *testing.T) {
 // returns what was kept.
 func killedNBD(t *testing.T, server *rig.NBDServer, src Source) json.RawMessage {
 	t.Helper()
-	cutter := rig.NewCutter(t, server.Address)
-	up := openNBDAt(t, "nbd://"+cutter.Address, Options{Retries: 2})
-	cutter.CutAfter(1<<20, 1<<20) // from now on, it flushes often
-	log := &killingLog{kill: server.Stop}
+	up := openNBDAt(t, server.URI, Options{Retries: -1})
+	up.flushEvery = flushLeast
+	log := &killingLog{before: src.Size(), kill: server.Stop}
 	if err := up.Send(t.Context(), src, log); err == nil {
 		t.Fatal("sent to a server that was killed")
 	}
@@ -172,25 +171,28 @@ func killedNBD(t *testing.T, server *rig.NBDServer, src Source) json.RawMessage 
 	return log.state
 }
 
-// killingLog kills a server when something has been flushed.
+// killingLog kills a server when something has been flushed, but not all.
 type killingLog struct {
 	testLog
-	once sync.Once
-	kill func()
+	before int64
+	once   sync.Once
+	kill   func()
+	killed bool
 }
 
 func (l *killingLog) Keep(state any) {
 	l.testLog.Keep(state)
-	if state.(nbdState).Flushed > 0 {
+	if off := state.(nbdState).Flushed; off > 0 && off < l.before {
 		l.once.Do(l.kill)
+		l.killed = true
 	}
 }
 
 // TestNBDResume goes on with what an earlier run has flushed, where it still is.
 func TestNBDResume(t *testing.T) {
 	t.Parallel()
-	const data = 30 << 20
-	src := newSource(32<<20, chunk{1 << 20, data})
+	const data = 62 << 20
+	src := newSource(64<<20, chunk{1 << 20, data})
 	for name, plugin := range map[string][]string{
 		"same":  {"file", oldDisk(t, src.Size())},
 		"empty": {"memory", fmt.Sprint(src.Size())},
@@ -236,15 +238,14 @@ func TestNBDResumeElsewhere(t *testing.T) {
 // flushed has to be sent again.
 func TestNBDLostWithin(t *testing.T) {
 	t.Parallel()
-	const data = 30 << 20
-	src := newSource(32<<20, chunk{1 << 20, data})
-	server := rig.Nbdkit(t, "memory", "32M")
-	cutter := rig.NewCutter(t, server.Address)
-	up := openNBDAt(t, "nbd://"+cutter.Address, Options{})
-	cutter.CutAfter(1<<20, 1<<20)
-	log := &killingLog{kill: func() { server.Restart(t) }}
-	if err := up.Send(t.Context(), src, log); err != nil {
-		t.Fatal(err)
+	const data = 62 << 20
+	src := newSource(64<<20, chunk{1 << 20, data})
+	server := rig.Nbdkit(t, "memory", "64M")
+	up := openNBDAt(t, server.URI, Options{})
+	up.flushEvery = flushLeast
+	log := &killingLog{before: src.Size(), kill: func() { server.Restart(t) }}
+	if err := up.Send(t.Context(), src, log); err != nil || !log.killed {
+		t.Fatalf("%v; restarted: %v", err, log.killed)
 	}
 	if sent := log.sent.Load(); sent != data {
 		t.Errorf("%d bytes counted", sent)

@@ -23,6 +23,8 @@ type nbdUpload struct {
 	size    int64 // of the export, in bytes
 	retrier *retrier
 	resume  nbdState
+	// flushEvery is how many bytes of data are sent before a flush.
+	flushEvery int64
 }
 
 // nbdState is what a later run needs.
@@ -41,7 +43,7 @@ func openNBDUpload(ctx context.Context, dest string, o Options) (Upload, error) 
 	if err != nil {
 		return nil, err
 	}
-	u := &nbdUpload{nbdServer: s, retrier: newRetrier(o)}
+	u := &nbdUpload{nbdServer: s, retrier: newRetrier(o), flushEvery: flushEvery}
 	c, err := s.connected(ctx)
 	if err == nil {
 		u.size = c.Size()
@@ -69,7 +71,7 @@ func (u *nbdUpload) Send(ctx context.Context, src Source, log Log) error {
 		return noSpace(u.String(), src.Size(), u.size)
 	}
 	u.retrier.say = log.Say
-	t := &nbdTransfer{nbdUpload: u, src: src, log: log, flushEvery: flushEvery}
+	t := &nbdTransfer{nbdUpload: u, src: src, log: log}
 	if err := u.retrier.do(ctx, "look at what was sent before", func() error { return t.resume(ctx, u.resume) }); err != nil {
 		return err
 	}
@@ -100,8 +102,6 @@ type nbdTransfer struct {
 	client *nbd.Client
 	// flushed is the offset before which all is durable.
 	flushed int64
-	// flushEvery is how many bytes of data are sent before the next flush.
-	flushEvery int64
 	// sent counts the bytes of data that were sent.
 	sent atomic.Int64
 }
