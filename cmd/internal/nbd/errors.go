@@ -146,6 +146,15 @@ func IsConnectionError(err error) bool {
 	return ok && e.Code == syscall.ESHUTDOWN
 }
 
+// IsServerError says whether an error is about the server or the connection to
+// it, and not about a file of the caller.
+func IsServerError(err error) bool {
+	if _, ok := errors.AsType[*ProtocolError](err); ok {
+		return true
+	}
+	return isServerError(err) || IsConnectionError(err) || errors.Is(err, net.ErrClosed)
+}
+
 // errno returns the error for a value that a server sent (section "Error
 // values"; a value that is not listed there is taken for EINVAL). Linux has the
 // same numbers.

@@ -2,7 +2,6 @@ package servers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,10 +32,6 @@ func openDevice(path string, o Options) (Upload, error) {
 	f, err := openExclusive(path)
 	if err != nil {
 		return nil, err
-	}
-	if isReadOnly(f) {
-		f.Close()
-		return nil, usage(fmt.Errorf("%s: the device is read-only", path), "blockdev --setrw makes it writable, where it can be")
 	}
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -71,13 +66,15 @@ func (u *deviceUpload) zeroHoles(ctx context.Context, src Source) error {
 	at := int64(0)
 	zero := func(to int64) error {
 		// In pieces, so that an interrupt is seen.
-		for ; at < to; at += min(zeroStep, to-at) {
+		for at < to {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if err := zeroRange(u.file, at, min(zeroStep, to-at)); err != nil {
+			n := min(zeroStep-at%zeroStep, to-at)
+			if err := zeroRange(u.file, at, n); err != nil {
 				return err
 			}
+			at += n
 		}
 		return nil
 	}
@@ -86,11 +83,15 @@ func (u *deviceUpload) zeroHoles(ctx context.Context, src Source) error {
 		at = end
 		return err
 	})
-	return errors.Join(err, zero(src.Size()))
+	if err != nil {
+		return err
+	}
+	return zero(src.Size())
 }
 
-// zeroStep in bytes: a device without a command for it is written zeros.
-const zeroStep = 1 << 30
+// zeroStep in bytes: a device without a command for it is written zeros, which
+// a disk takes a second or two for.
+const zeroStep = 128 << 20
 
 // ReadBack implements [ReadBacker]. The cache of the device is dropped first, so
 // that the medium is read.

@@ -16,30 +16,43 @@ func openExclusive(path string) (*os.File, error) {
 	if errors.Is(err, unix.EBUSY) {
 		return nil, &cli.Error{Err: err, Hint: "unmount it, and end what uses it", Code: cli.ExitRefused}
 	}
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	// Linux opens a device for writing that refuses it then.
+	if isReadOnly, err := unix.IoctlGetUint32(int(f.Fd()), unix.BLKROGET); err == nil && isReadOnly != 0 {
+		f.Close()
+		return nil, usage(&os.PathError{Op: "open", Path: path, Err: unix.EROFS}, "allow writing with: blockdev --setrw %s", path)
+	}
+	return f, nil
 }
 
-// isReadOnly says whether a device takes no writes, which opening it for writing
-// does not tell (BLKROGET, block/ioctl.c).
-func isReadOnly(f *os.File) bool {
-	readOnly, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET)
-	return err == nil && readOnly != 0
-}
+// zeroAlign in bytes is a multiple of any device's sector.
+const zeroAlign = 64 << 10
 
 // zeroRange makes a range of a device read as zeros: by giving it back where
 // that promises zeros, else by the device's own command or by writing them,
-// which the kernel does (fallocate(2), block/fops.c).
+// which the kernel does (fallocate(2), block/fops.c) for whole sectors.
 func zeroRange(f *os.File, off, length int64) error {
-	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, length)
+	end := off + length
+	from, to := (off+zeroAlign-1)/zeroAlign*zeroAlign, end/zeroAlign*zeroAlign
+	if from >= to {
+		return writeZeros(f, off, end)
+	}
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
 	if err != nil {
-		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, length)
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		return writeZeros(f, off, end)
 	}
-	// Not a multiple of the device's sector, or a kernel without it.
-	zeros := make([]byte, min(length, fileChunk))
-	for end := off + length; off < end; off += int64(len(zeros)) {
+	return errors.Join(writeZeros(f, off, from), writeZeros(f, to, end))
+}
+
+// writeZeros writes zeros in [off, end).
+func writeZeros(f *os.File, off, end int64) error {
+	zeros := make([]byte, min(end-off, fileChunk))
+	for ; off < end; off += int64(len(zeros)) {
 		zeros = zeros[:min(int64(len(zeros)), end-off)]
 		if _, err := f.WriteAt(zeros, off); err != nil {
 			return err

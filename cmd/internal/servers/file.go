@@ -140,10 +140,11 @@ func (u *fileUpload) Send(ctx context.Context, src Source, log Log) error {
 	return u.wrap(f.Sync())
 }
 
-// freeSpace returns the bytes that this process may still write below dir.
+// freeSpace returns the bytes that this process may still write below dir. A
+// file system without any space tells nothing.
 func freeSpace(dir string) (int64, bool) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
+	if err := unix.Statfs(dir, &st); err != nil || st.Blocks == 0 {
 		return 0, false
 	}
 	return int64(st.Bavail) * st.Bsize, true

@@ -3,14 +3,17 @@ package servers
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"flatimg/cmd/internal/cli"
+	"flatimg/integration/rig"
 )
 
 // names returns the names in dir.
@@ -64,8 +67,12 @@ func TestFileUpload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := 0o666 &^ umask(); fi.Mode() != want {
-		t.Errorf("mode %v, want %v", fi.Mode(), want)
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if want, err := os.Stat(other); err != nil || fi.Mode() != want.Mode() {
+		t.Errorf("mode %v, want that of a new file: %v", fi.Mode(), err)
 	}
 	if got := names(t, dir); got != "disk.raw" {
 		t.Errorf("in the folder: %s", got)
@@ -242,4 +249,51 @@ func diskUsage(t *testing.T, path string) int64 {
 		t.Fatal(err)
 	}
 	return fi.Sys().(*syscall.Stat_t).Blocks * 512
+}
+
+// TestUmask publishes files at a time: they must not get each other's umask.
+func TestUmask(t *testing.T) {
+	before := syscall.Umask(0o022)
+	defer syscall.Umask(before)
+	dir := t.TempDir()
+	var group sync.WaitGroup
+	for i := range 64 {
+		group.Go(func() {
+			for j := range 20 {
+				path := filepath.Join(dir, fmt.Sprint(i, ".", j))
+				p, err := createPart(path)
+				if err == nil {
+					err = errors.Join(p.publish(path, false), p.close())
+				}
+				if fi, e := os.Stat(path); err != nil || e != nil || fi.Mode() != 0o644 {
+					t.Errorf("%v, %v, %v", err, e, fi)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if mask := syscall.Umask(0o022); mask != 0o022 {
+		t.Errorf("the umask is %o now", mask)
+	}
+}
+
+func TestFreeSpace(t *testing.T) {
+	if _, ok := freeSpace(t.TempDir()); !ok {
+		t.Error("the file system of the temporary folder tells nothing")
+	}
+	if free, ok := freeSpace("/proc"); ok {
+		t.Errorf("/proc has %d bytes free", free)
+	}
+}
+
+// TestFileFull fills a file system.
+func TestFileFull(t *testing.T) {
+	dir := rig.TmpFS(t, 1<<20)
+	src := newSource(4<<20, chunk{0, 4 << 20})
+	if err := sendFile(t, filepath.Join(dir, "disk"), src, Options{}); cli.ExitCode(err) != cli.ExitNoSpace {
+		t.Error(err)
+	}
+	if got := names(t, dir); got != "" {
+		t.Errorf("in the folder: %s", got)
+	}
 }

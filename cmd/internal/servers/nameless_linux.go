@@ -11,7 +11,7 @@ import (
 // createNameless creates a file in dir without a name (open(2), O_TMPFILE). The
 // error wraps [errors.ErrUnsupported] where that does not work.
 func createNameless(dir string) (*os.File, error) {
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, newFile)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
 		// EISDIR and ENOENT are of kernels and file systems that take it for

@@ -91,6 +91,15 @@ func (s *nbdServer) close() error {
 	return s.client.Close()
 }
 
+// failed says what an error was about, and forgets a client that broke.
+func (s *nbdServer) failed(ctx context.Context, client *nbd.Client, what string, err error) error {
+	err = s.fail(ctx, what, err)
+	if mayPass(err) {
+		s.broke(client)
+	}
+	return err
+}
+
 // fail says what an error was about, whether it may pass, and what helps.
 func (s *nbdServer) fail(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {

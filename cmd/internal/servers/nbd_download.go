@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"io"
+	"slices"
 	"sync"
 
 	"flatimg/cmd/internal/nbd"
@@ -15,9 +16,10 @@ type nbdDownload struct {
 	size    int64
 	retrier *retrier
 
-	// The runs of the last answer about holes.
-	mu   sync.Mutex
-	runs []nbd.Run
+	// The runs of the last two answers about holes: two may walk over them,
+	// one behind the other.
+	mu           sync.Mutex
+	runs, before []nbd.Run
 }
 
 var _ = (Sparse)((*nbdDownload)(nil))
@@ -44,62 +46,37 @@ func (d *nbdDownload) Read(ctx context.Context, w io.Writer, off, length int64) 
 	if length < 0 {
 		length = d.size - off
 	}
-	return d.read(ctx, d.retrier, w, off, length)
+	return d.read(ctx, w, off, length)
 }
 
-// read writes a range to w. It reads ahead: while w takes a piece, the next one
-// is on its way.
-func (s *nbdServer) read(ctx context.Context, r *retrier, w io.Writer, off, length int64) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type piece struct {
-		bytes []byte
-		err   error
-	}
-	const ahead = 4
-	pieces := make(chan chan piece, ahead)
-	go func() {
-		defer close(pieces)
-		for at := off; at < off+length; at += nbdChunk {
-			p := make(chan piece, 1)
-			select {
-			case pieces <- p:
-			case <-ctx.Done():
-				return
-			}
-			n := min(nbdChunk, off+length-at)
-			go func() {
-				buf := make([]byte, n)
-				err := r.do(ctx, "read", func() error { return s.readAt(ctx, buf, at) })
-				p <- piece{buf, err}
-			}()
-		}
-	}()
-	for p := range pieces {
-		got := <-p
-		if got.err != nil {
-			return got.err
-		}
-		if _, err := w.Write(got.bytes); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
-}
+// nbdAhead is how many chunks one reader has asked for at a time.
+const nbdAhead = nbdInFlight / nbdConnections
 
-func (s *nbdServer) readAt(ctx context.Context, p []byte, off int64) error {
+// read writes a range to w, over the present connection.
+func (s *nbdServer) read(ctx context.Context, w io.Writer, off, length int64) error {
 	client, err := s.connected(ctx)
 	if err != nil {
 		return err
 	}
-	if err := client.ReadAt(ctx, p, off); err != nil {
-		err = s.fail(ctx, "read", err)
-		if mayPass(err) {
-			s.broke(client)
-		}
-		return err
+	p := pipeline{src: nbdReader{ctx, client}, requests: nbdAhead, chunk: nbdChunk}
+	if err := p.read(ctx, w, off, length); err != nil {
+		return s.failed(ctx, client, "read", err)
 	}
 	return nil
+}
+
+// nbdReader reads while ctx lasts.
+type nbdReader struct {
+	ctx    context.Context
+	client *nbd.Client
+}
+
+// ReadAt implements [io.ReaderAt].
+func (r nbdReader) ReadAt(p []byte, off int64) (int, error) {
+	if err := r.client.ReadAt(r.ctx, p, off); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // NextData implements [Sparse].
@@ -133,8 +110,18 @@ func (d *nbdDownload) NextData(ctx context.Context, off int64) (start, end int64
 
 // runAt returns the rest from off of the run that off lies in.
 func (d *nbdDownload) runAt(ctx context.Context, off int64) (nbd.Run, error) {
-	for _, r := range d.runs {
-		if off >= r.Offset && off < r.Offset+r.Length {
+	for _, runs := range [][]nbd.Run{d.runs, d.before} {
+		i, found := slices.BinarySearchFunc(runs, off, func(r nbd.Run, off int64) int {
+			switch {
+			case r.Offset+r.Length <= off:
+				return -1
+			case r.Offset > off:
+				return 1
+			}
+			return 0
+		})
+		if found {
+			r := runs[i]
 			return nbd.Run{Offset: off, Length: r.Offset + r.Length - off, Zero: r.Zero}, nil
 		}
 	}
@@ -143,13 +130,11 @@ func (d *nbdDownload) runAt(ctx context.Context, off int64) (nbd.Run, error) {
 		if err != nil {
 			return err
 		}
-		if d.runs, err = client.BlockStatus(ctx, off, min(d.size-off, 1<<30)); err != nil {
-			err = d.fail(ctx, "ask for holes", err)
-			if mayPass(err) {
-				d.broke(client)
-			}
-			return err
+		runs, err := client.BlockStatus(ctx, off, min(d.size-off, 1<<30))
+		if err != nil {
+			return d.failed(ctx, client, "ask for holes", err)
 		}
+		d.runs, d.before = runs, d.runs
 		return nil
 	})
 	if err != nil {

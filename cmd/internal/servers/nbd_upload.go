@@ -1,12 +1,14 @@
 package servers
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,6 +23,8 @@ type nbdUpload struct {
 	size    int64 // of the export, in bytes
 	retrier *retrier
 	resume  nbdState
+	// flushEvery is how many bytes of data are sent before a flush.
+	flushEvery int64
 }
 
 // nbdState is what a later run needs.
@@ -39,7 +43,7 @@ func openNBDUpload(ctx context.Context, dest string, o Options) (Upload, error) 
 	if err != nil {
 		return nil, err
 	}
-	u := &nbdUpload{nbdServer: s, retrier: newRetrier(o)}
+	u := &nbdUpload{nbdServer: s, retrier: newRetrier(o), flushEvery: flushEvery}
 	c, err := s.connected(ctx)
 	if err == nil {
 		u.size = c.Size()
@@ -68,21 +72,25 @@ func (u *nbdUpload) Send(ctx context.Context, src Source, log Log) error {
 	}
 	u.retrier.say = log.Say
 	t := &nbdTransfer{nbdUpload: u, src: src, log: log}
-	if u.resume.Size == u.size && u.resume.Flushed > 0 {
-		kept, err := dataBefore(src, u.resume.Flushed)
-		if err != nil {
-			return err
-		}
-		log.Kept(kept)
-		t.flushed = u.resume.Flushed
+	if err := u.retrier.do(ctx, "look at what was sent before", func() error { return t.resume(ctx, u.resume) }); err != nil {
+		return err
 	}
 	log.Keep(nbdState{u.size, t.flushed})
 	return u.retrier.do(ctx, "send", func() error { return t.run(ctx) })
 }
 
-// flushEvery in bytes: what a broken connection costs at most. A flush makes the
-// server wait for its disk.
-const flushEvery = 256 << 20
+const (
+	// flushEvery in bytes of data, and flushAfter, are what a broken connection
+	// costs at most. A flush makes the server wait for its disk.
+	flushEvery = 256 << 20
+	flushAfter = 10 * time.Second
+	// flushLeast is the same for a line that breaks again and again.
+	flushLeast = 4 << 20
+	// nbdZeroes in bytes is what one request zeroes. A server that has to write
+	// zeros for all that are under way, at 10 MB a second, still answers within
+	// the patience of package nbd.
+	nbdZeroes = 64 << 20
+)
 
 // nbdTransfer is what is sent over one or more connections in turn.
 type nbdTransfer struct {
@@ -90,10 +98,12 @@ type nbdTransfer struct {
 	src Source
 	log Log
 
+	// client is what was used last; another one has to be looked at first.
+	client *nbd.Client
 	// flushed is the offset before which all is durable.
 	flushed int64
-	// unflushed counts the bytes of data after it that were sent.
-	unflushed atomic.Int64
+	// sent counts the bytes of data that were sent.
+	sent atomic.Int64
 }
 
 // nbdRequest is a range to write or to zero.
@@ -103,20 +113,108 @@ type nbdRequest struct {
 	*Pending
 }
 
+// resume takes up what an earlier run has flushed, if it is still there.
+func (t *nbdTransfer) resume(ctx context.Context, state nbdState) error {
+	client, err := t.connected(ctx)
+	if err != nil || state.Flushed <= 0 {
+		return err
+	}
+	same := state.Size == t.size && state.Flushed <= t.src.Size()
+	if same {
+		if same, err = t.has(ctx, client, state.Flushed); err != nil {
+			return t.failed(ctx, client, "send", err)
+		}
+	}
+	if !same {
+		t.log.Say("what an earlier run has sent is not on the export any more; beginning anew")
+		return nil
+	}
+	kept, err := dataBefore(t.src, state.Flushed)
+	if err != nil {
+		return err
+	}
+	t.client, t.flushed = client, state.Flushed
+	t.log.Kept(kept)
+	return nil
+}
+
+// has says whether the export has what was written before an offset, by a few
+// samples of it: a server that was started again may have another disk, or an
+// empty one in memory.
+func (t *nbdTransfer) has(ctx context.Context, client *nbd.Client, end int64) (bool, error) {
+	const length = 64 << 10
+	samples := []int64{0, end - length}
+	first := true
+	err := eachRun(t.src, 0, func(start, stop int64) error {
+		switch {
+		case start >= end:
+			return io.EOF
+		case first:
+			samples = append(samples, start, 0)
+			first = false
+		}
+		samples[len(samples)-1] = min(stop, end) - length
+		return nil
+	})
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	got, want := make([]byte, length), make([]byte, length)
+	for _, off := range samples {
+		off = max(off, 0)
+		n := min(length, end-off)
+		if err := client.ReadAt(ctx, got[:n], off); err != nil {
+			return false, err
+		}
+		if err := readSource(t.src, want[:n], off); err != nil {
+			return false, err
+		}
+		if !bytes.Equal(got[:n], want[:n]) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // run sends what is not flushed yet over the present connection, and flushes.
 func (t *nbdTransfer) run(ctx context.Context) error {
 	client, err := t.connected(ctx)
 	if err != nil {
 		return err
 	}
-	t.log.Sent(-t.unflushed.Swap(0))
-	if err := t.send(ctx, client); err != nil {
-		err = t.fail(ctx, "send", err)
-		if mayPass(err) {
-			t.broke(client)
+	if client != t.client && t.flushed > 0 {
+		if err := t.lookAgain(ctx, client); err != nil {
+			return t.failed(ctx, client, "send", err)
 		}
+	}
+	t.client = client
+	from, sent := t.flushed, t.sent.Load()
+	if err := t.send(ctx, client); err != nil {
+		// What was not flushed will be sent again.
+		if durable, e := dataBetween(t.src, from, t.flushed); e == nil {
+			t.log.Sent(durable - (t.sent.Load() - sent))
+		}
+		t.log.Keep(nbdState{t.size, t.flushed})
+		// On a line that breaks often, less has to be enough for some progress.
+		t.flushEvery = max(t.flushEvery/4, flushLeast)
+		return t.failed(ctx, client, "send", err)
+	}
+	return nil
+}
+
+// lookAgain begins anew if what was flushed is not on the export any more.
+func (t *nbdTransfer) lookAgain(ctx context.Context, client *nbd.Client) error {
+	same, err := t.has(ctx, client, t.flushed)
+	if err != nil || same {
 		return err
 	}
+	lost, err := dataBefore(t.src, t.flushed)
+	if err != nil {
+		return err
+	}
+	t.log.Say("what was sent is not on the export any more; beginning anew")
+	t.log.Sent(-lost)
+	t.flushed = 0
 	return nil
 }
 
@@ -143,12 +241,15 @@ func (t *nbdTransfer) sendAll(ctx context.Context, client *nbd.Client) error {
 		defer close(requests)
 		return t.split(ctx, front, requests)
 	})
-	senders, sendCtx := errgroup.WithContext(ctx)
-	for range nbdInFlight {
-		senders.Go(func() error {
+	var senders sync.WaitGroup
+	// What is under way is not flushed.
+	for range min(nbdInFlight, t.flushEvery/nbdChunk) {
+		senders.Add(1)
+		group.Go(func() error {
+			defer senders.Done()
 			buf := make([]byte, nbdChunk)
 			for r := range requests {
-				if err := t.write(sendCtx, client, r, buf); err != nil {
+				if err := t.write(ctx, client, r, buf); err != nil {
 					return err
 				}
 				front.Arrive(r.Pending)
@@ -157,17 +258,21 @@ func (t *nbdTransfer) sendAll(ctx context.Context, client *nbd.Client) error {
 		})
 	}
 	group.Go(func() error {
-		defer close(arrived)
-		return senders.Wait()
+		senders.Wait()
+		close(arrived)
+		return nil
 	})
 	group.Go(func() error {
+		last, sent := time.Now(), t.sent.Load()
 		for off := range arrived {
-			if off-t.flushed < flushEvery {
+			now := t.sent.Load()
+			if now-sent < t.flushEvery && time.Since(last) < flushAfter {
 				continue
 			}
 			if err := t.flush(ctx, client, off); err != nil {
 				return err
 			}
+			last, sent = time.Now(), now
 		}
 		return nil
 	})
@@ -176,13 +281,9 @@ func (t *nbdTransfer) sendAll(ctx context.Context, client *nbd.Client) error {
 
 // flush makes durable what was written, which is all before off.
 func (t *nbdTransfer) flush(ctx context.Context, client *nbd.Client, off int64) error {
-	before := t.unflushed.Load()
 	if err := client.Flush(ctx); err != nil {
 		return err
 	}
-	// What was counted meanwhile may lie before off as well; then a broken
-	// connection takes back a little more than is sent again.
-	t.unflushed.Add(-before)
 	t.flushed = off
 	t.retrier.progress()
 	t.log.Keep(nbdState{t.size, off})
@@ -201,8 +302,8 @@ func (t *nbdTransfer) split(ctx context.Context, front *Front, requests chan<- n
 	}
 	// Zeroing costs no bytes on the line, so its pieces are large.
 	zero := func(from, to int64) error {
-		for ; from < to; from += zeroStep {
-			if err := ask(from, min(zeroStep, to-from), true); err != nil {
+		for ; from < to; from += nbdZeroes {
+			if err := ask(from, min(nbdZeroes, to-from), true); err != nil {
 				return err
 			}
 		}
@@ -233,7 +334,7 @@ func (t *nbdTransfer) write(ctx context.Context, client *nbd.Client, r nbdReques
 	if err := t.writeData(ctx, client, r.chunk, buf); err != nil {
 		return err
 	}
-	t.unflushed.Add(r.length)
+	t.sent.Add(r.length)
 	t.log.Sent(r.length)
 	return nil
 }
@@ -260,8 +361,8 @@ func (t *nbdTransfer) writeData(ctx context.Context, client *nbd.Client, c chunk
 		defer func() { off += length }()
 		if file != nil {
 			err := client.WriteFrom(ctx, file, at, off, length)
-			if errors.Is(err, io.ErrUnexpectedEOF) && !nbd.IsConnectionError(err) {
-				err = lasting{err}
+			if err != nil && ctx.Err() == nil && !nbd.IsServerError(err) {
+				err = lasting{fmt.Errorf("read what is to be sent at offset %#x: %w", off, err)}
 			}
 			return err
 		}
@@ -275,7 +376,15 @@ func (t *nbdTransfer) writeData(ctx context.Context, client *nbd.Client, c chunk
 
 // ReadBack implements [ReadBacker].
 func (u *nbdUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
-	return u.read(ctx, u.retrier, w, off, length)
+	counted := &countingWriter{w: w}
+	return u.retrier.do(ctx, "read it back", func() error {
+		before := counted.n
+		err := u.read(ctx, counted, off+before, length-before)
+		if counted.n > before {
+			u.retrier.progress()
+		}
+		return err
+	})
 }
 
 // Publish implements [Upload]: all is where it is to be.

@@ -12,8 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// newFile is the mode of a new file, less what the umask takes from it. Only the
+// kernel can tell the umask without changing it for all that go on at a time,
+// and some file systems know no modes.
+const newFile = 0o666
+
 // partFile is a file in the folder of its target that has not got the target's
-// name yet. It belongs to its user alone (mode 0600) until it is published.
+// name yet.
 type partFile struct {
 	*os.File
 	// hidden is the path that it has meanwhile; empty for a file without a
@@ -32,7 +37,7 @@ func createPart(target string) (*partFile, error) {
 		return nil, err
 	}
 	hidden := partName(target)
-	f, err = os.OpenFile(hidden, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err = os.OpenFile(hidden, os.O_RDWR|os.O_CREATE|os.O_EXCL, newFile)
 	if err != nil {
 		return nil, err
 	}
@@ -60,12 +65,9 @@ func isHiddenName(name string) bool {
 	return strings.HasPrefix(name, ".") && strings.Contains(name, ".part-") && !strings.ContainsAny(name, "/\x00")
 }
 
-// publish gives the file the mode of a new file and the name target, and makes
-// that durable. An existing target is [fs.ErrExist] unless force is set.
+// publish gives the file the name target, and makes that durable. An existing
+// target is [fs.ErrExist] unless force is set.
 func (p *partFile) publish(target string, force bool) error {
-	if err := p.Chmod(0o666 &^ umask()); err != nil {
-		return err
-	}
 	if err := p.rename(target, force); err != nil {
 		return err
 	}
@@ -102,18 +104,13 @@ func (p *partFile) close() error {
 	return err
 }
 
-// umask returns the file mode creation mask of the process. It can only be read
-// by setting it; a file that another goroutine creates meanwhile gets a
-// stricter mode.
-func umask() os.FileMode {
-	mask := unix.Umask(0o077)
-	unix.Umask(mask)
-	return os.FileMode(mask)
-}
-
-// syncFolder makes the names in dir durable.
+// syncFolder makes the names in dir durable. In a folder that can't be read,
+// the file system does so by itself some seconds later.
 func syncFolder(dir string) error {
 	d, err := os.Open(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

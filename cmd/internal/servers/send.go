@@ -116,6 +116,7 @@ func dataBefore(src Source, off int64) (int64, error) { return dataBetween(src, 
 
 // dataBetween returns how many bytes of src in [from, to) are not holes.
 func dataBetween(src Source, from, to int64) (sum int64, err error) {
+	to = min(to, src.Size())
 	for at := from; at < to; {
 		start, end, err := src.NextData(at)
 		if err != nil {

@@ -156,8 +156,8 @@ func (u *sftpUpload) freeSpace(c *sftpConn) (int64, bool) {
 		return 0, false
 	}
 	st, err := c.StatVFS(remoteFolder(u.path))
-	if err != nil {
-		return 0, false
+	if err != nil || st.Blocks == 0 {
+		return 0, false // 0: it tells nothing
 	}
 	return int64(st.Bavail * st.Frsize), true
 }

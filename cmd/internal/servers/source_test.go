@@ -125,6 +125,9 @@ func TestSend(t *testing.T) {
 	if n, err := dataSize(src); n != 452 || err != nil {
 		t.Errorf("data size %d, %v; want 452", n, err)
 	}
+	if n, err := dataBetween(src, 600, 2000); n != 101 || err != nil {
+		t.Errorf("data to behind the end %d, %v; want 101", n, err)
+	}
 }
 
 func TestSendFails(t *testing.T) {

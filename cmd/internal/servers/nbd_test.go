@@ -1,0 +1,492 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"flatimg/cmd/internal/cli"
+	"flatimg/integration/rig"
+)
+
+// oldDisk makes a file of size bytes that are not zeros.
+func oldDisk(t *testing.T, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, bytes.Repeat([]byte{0xee}, int(size)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// largeSource is a source of any size with little data.
+type largeSource struct {
+	size int64
+	runs []chunk // in order
+}
+
+var _ = (Source)((*largeSource)(nil))
+
+func (s *largeSource) Size() int64 { return s.size }
+
+func (s *largeSource) ReadAt(p []byte, off int64) (int, error) {
+	clear(p)
+	for _, r := range s.runs {
+		for i := max(r.off, off); i < min(r.off+r.length, off+int64(len(p))); i++ {
+			p[i-off] = byte(i%251 + 1)
+		}
+	}
+	return len(p), nil
+}
+
+func (s *largeSource) NextData(off int64) (start, end int64, err error) {
+	for _, r := range s.runs {
+		if off < r.off+r.length {
+			return max(off, r.off), r.off + r.length, nil
+		}
+	}
+	return s.size, s.size, nil
+}
+
+// openNBDAt opens an upload that ends with the test.
+func openNBDAt(t *testing.T, uri string, o Options) *nbdUpload {
+	t.Helper()
+	up, err := Open(t.Context(), uri, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { up.Close(true) })
+	return up.(*nbdUpload)
+}
+
+// checkReadBack compares what was sent with the source.
+func checkReadBack(t *testing.T, up ReadBacker, src *fakeSource) {
+	t.Helper()
+	var got bytes.Buffer
+	if err := up.ReadBack(t.Context(), &got, 0, src.Size()); err != nil || !bytes.Equal(got.Bytes(), content(t, src)) {
+		t.Errorf("what was read back differs: %v", err)
+	}
+}
+
+// checkDiskFile compares what an export keeps in a file with the source.
+func checkDiskFile(t *testing.T, path string, src *fakeSource) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := src.Size(); !bytes.Equal(got[:n], content(t, src)) {
+		t.Error("the disk differs from the source")
+	}
+}
+
+// TestNBDUpload sends to a larger disk that is full of something else.
+func TestNBDUpload(t *testing.T) {
+	src := newSource(8<<20+512, chunk{0, 100}, chunk{1 << 20, 1<<20 + 77}, chunk{6 << 20, 2<<20 + 512})
+	const more = 1 << 20
+	for name, start := range map[string]func(path string) *rig.NBDServer{
+		"nbdkit":   func(path string) *rig.NBDServer { return rig.Nbdkit(t, "file", path) },
+		"qemu-nbd": func(path string) *rig.NBDServer { return rig.QemuNbd(t, path, "--discard=unmap") },
+		"no zeroes": func(path string) *rig.NBDServer {
+			return rig.Nbdkit(t, "--filter=nozero", "file", path)
+		},
+		"large blocks": func(path string) *rig.NBDServer {
+			return rig.Nbdkit(t, "--filter=blocksize-policy", "file", path, "blocksize-minimum=512", "blocksize-preferred=4096", "blocksize-maximum=65536", "blocksize-error-policy=error")
+		},
+	} {
+		path := oldDisk(t, src.Size()+more)
+		up := openNBDAt(t, start(path).URI, Options{})
+		log := &testLog{}
+		if err := up.Send(t.Context(), src, log); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if sent := log.sent.Load(); sent != 3<<20+689 { // the data
+			t.Errorf("%s: %d bytes counted", name, sent)
+		}
+		checkReadBack(t, up, src)
+		if err := errors.Join(up.Publish(t.Context()), up.Close(false)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		checkDiskFile(t, path, src)
+		rest, _ := os.ReadFile(path)
+		if rest = rest[src.Size():]; !bytes.Equal(rest, bytes.Repeat([]byte{0xee}, more)) {
+			t.Errorf("%s: what is behind the source was changed", name)
+		}
+		if used := diskUsage(t, path); used > 6<<20 && (name == "nbdkit" || name == "qemu-nbd") {
+			t.Errorf("%s: the disk takes %d bytes: its holes are filled", name, used)
+		}
+	}
+}
+
+// TestNBDCuts cuts the line more often in a row than is tried again without
+// progress.
+func TestNBDCuts(t *testing.T) {
+	t.Parallel()
+	src := newSource(40<<20, chunk{0, 20 << 20}, chunk{22 << 20, 18 << 20})
+	cutter := rig.NewCutter(t, rig.Nbdkit(t, "--threads=1", "memory", "40M").Address)
+	up := openNBDAt(t, "nbd://"+cutter.Address, Options{Retries: 3})
+	cutter.CutAfter(1<<20, 1<<20, 2<<20, 12<<20, 12<<20, 12<<20)
+	log := &testLog{}
+	if err := up.Send(t.Context(), src, log); err != nil {
+		t.Fatalf("after %d cuts: %v", cutter.Cuts(), err)
+	}
+	if sent := log.sent.Load(); sent != 38<<20 {
+		t.Errorf("%d bytes counted", sent)
+	}
+	if cutter.Cuts() < 5 {
+		t.Errorf("only %d cuts", cutter.Cuts())
+	}
+	checkReadBack(t, up, src)
+}
+
+// killedNBD sends until something has been flushed, kills the server, and
+// returns what was kept.
+func killedNBD(t *testing.T, server *rig.NBDServer, src Source) json.RawMessage {
+	t.Helper()
+	up := openNBDAt(t, server.URI, Options{Retries: -1})
+	up.flushEvery = flushLeast
+	log := &killingLog{before: src.Size(), kill: server.Stop}
+	if err := up.Send(t.Context(), src, log); err == nil {
+		t.Fatal("sent to a server that was killed")
+	}
+	var state nbdState
+	if err := json.Unmarshal(log.state, &state); err != nil || state.Flushed <= 0 {
+		t.Fatalf("kept %s", log.state)
+	}
+	before, _ := dataBefore(src, state.Flushed)
+	if sent := log.sent.Load(); sent != before {
+		t.Errorf("%d bytes counted, of which %d are kept", sent, before)
+	}
+	return log.state
+}
+
+// killingLog kills a server when something has been flushed, but not all.
+type killingLog struct {
+	testLog
+	before int64
+	once   sync.Once
+	kill   func()
+	killed bool
+}
+
+func (l *killingLog) Keep(state any) {
+	l.testLog.Keep(state)
+	if off := state.(nbdState).Flushed; off > 0 && off < l.before {
+		l.once.Do(l.kill)
+		l.killed = true
+	}
+}
+
+// TestNBDResume goes on with what an earlier run has flushed, where it still is.
+func TestNBDResume(t *testing.T) {
+	t.Parallel()
+	const data = 62 << 20
+	src := newSource(64<<20, chunk{1 << 20, data})
+	for name, plugin := range map[string][]string{
+		"same":  {"file", oldDisk(t, src.Size())},
+		"empty": {"memory", fmt.Sprint(src.Size())},
+	} {
+		server := rig.Nbdkit(t, plugin...)
+		state := killedNBD(t, server, src)
+		server.Restart(t)
+		up := openNBDAt(t, server.URI, Options{Resume: state})
+		log := &testLog{}
+		if err := up.Send(t.Context(), src, log); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		kept, sent := log.kept.Load(), log.sent.Load()
+		if isKept := kept > 0; isKept != (name == "same") || kept+sent != data {
+			t.Errorf("%s: %d bytes kept, %d sent", name, kept, sent)
+		}
+		if isTold := len(log.said) > 0; isTold != (name == "empty") {
+			t.Errorf("%s: told %q", name, log.said)
+		}
+		checkReadBack(t, up, src)
+	}
+}
+
+// TestNBDResumeElsewhere has a state of an export of another size.
+func TestNBDResumeElsewhere(t *testing.T) {
+	t.Parallel()
+	src := newSource(1<<20, chunk{0, 1 << 20})
+	for _, state := range []string{`{"size":4194304,"flushed":512}`, `{"size":2097152,"flushed":2097152}`} {
+		server := rig.Nbdkit(t, "memory", "2M")
+		up := openNBDAt(t, server.URI, Options{Resume: json.RawMessage(state)})
+		log := &testLog{}
+		if err := up.Send(t.Context(), src, log); err != nil || log.sent.Load() != 1<<20 || len(log.said) != 1 {
+			t.Errorf("%s: %v, %d bytes sent, told %q", state, err, log.sent.Load(), log.said)
+		}
+	}
+	if _, err := Open(t.Context(), rig.Nbdkit(t, "memory", "2M").URI, Options{Resume: json.RawMessage(`[]`)}); err == nil {
+		t.Error("a damaged state is taken")
+	}
+}
+
+// TestNBDLostWithin restarts a server that keeps its disk in memory: what was
+// flushed has to be sent again.
+func TestNBDLostWithin(t *testing.T) {
+	t.Parallel()
+	const data = 62 << 20
+	src := newSource(64<<20, chunk{1 << 20, data})
+	server := rig.Nbdkit(t, "memory", "64M")
+	up := openNBDAt(t, server.URI, Options{})
+	up.flushEvery = flushLeast
+	log := &killingLog{before: src.Size(), kill: func() { server.Restart(t) }}
+	if err := up.Send(t.Context(), src, log); err != nil || !log.killed {
+		t.Fatalf("%v; restarted: %v", err, log.killed)
+	}
+	if sent := log.sent.Load(); sent != data {
+		t.Errorf("%d bytes counted", sent)
+	}
+	checkReadBack(t, up, src)
+}
+
+// TestNBDRefused has exports that can't take the file.
+func TestNBDRefused(t *testing.T) {
+	t.Parallel()
+	src := newSource(2<<20, chunk{0, 2 << 20})
+	full := filepath.Join(rig.TmpFS(t, 1<<20), "disk")
+	rig.Run(t, "truncate", "-s", "2M", full)
+	for name, c := range map[string]struct {
+		uri  string
+		code int
+	}{
+		"read-only": {rig.Nbdkit(t, "-r", "memory", "4M").URI, cli.ExitServer},
+		"small":     {rig.Nbdkit(t, "memory", "1M").URI, cli.ExitNoSpace},
+		"full":      {rig.Nbdkit(t, "file", full).URI, cli.ExitNoSpace},
+		"broken":    {rig.Nbdkit(t, "--filter=error", "memory", "4M", "error=EIO", "error-pwrite-rate=100%").URI, cli.ExitServer},
+		"no export": {rig.QemuNbd(t, oldDisk(t, 4<<20), "-x", "a").URI, cli.ExitServer},
+	} {
+		begin := time.Now()
+		up, err := Open(t.Context(), c.uri, Options{})
+		if err == nil {
+			err = up.Send(t.Context(), src, &testLog{})
+			up.Close(false)
+		}
+		if e, ok := errors.AsType[*cli.Error](err); !ok || e.Code != c.code {
+			t.Errorf("%s: %v, want exit code %d", name, err, c.code)
+		}
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("%s: it took %v", name, took)
+		}
+	}
+	small := openNBDAt(t, rig.Nbdkit(t, "memory", "1M").URI, Options{})
+	if err := small.Check(t.Context(), File{Size: 2 << 20}); cli.ExitCode(err) != cli.ExitNoSpace {
+		t.Errorf("check: %v", err)
+	}
+	if err := small.Check(t.Context(), File{Size: 1000, Format: "vhd", ReadFromEnd: true}); cli.ExitCode(err) != cli.ExitUsage {
+		t.Errorf("check: %v", err)
+	}
+}
+
+// TestNBDSlowZeroes zeroes at a server that has to write the zeros.
+func TestNBDSlowZeroes(t *testing.T) {
+	t.Parallel()
+	src := &largeSource{size: 2 << 30}
+	server := rig.Nbdkit(t, "eval", "get_size=echo 2147483648", "pwrite=exit 0", "can_zero=exit 0", "thread_model=echo parallel",
+		`zero=ms=$(($3 >> 19)); sleep $(printf %d.%03d $((ms / 1000)) $((ms % 1000)))`) // each at 500 MiB a second
+	up := openNBDAt(t, server.URI, Options{Retries: -1})
+	up.options.Timeout = time.Second
+	up.broke(up.client)
+	if err := up.Send(t.Context(), src, &testLog{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNBDHangs interrupts an upload to a server that does not answer.
+func TestNBDHangs(t *testing.T) {
+	t.Parallel()
+	src := newSource(32<<20, chunk{0, 32 << 20})
+	cutter := rig.NewCutter(t, rig.Nbdkit(t, "memory", "32M").Address)
+	up := openNBDAt(t, "nbd://"+cutter.Address, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cutter.Stall(true)
+	time.AfterFunc(300*time.Millisecond, cancel)
+	begin := time.Now()
+	if err := up.Send(ctx, src, &testLog{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+	up.Close(false)
+	if took := time.Since(begin); took > 4*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// teraSource has 1 TiB and little data.
+func teraSource() *largeSource {
+	const size = 1 << 40
+	return &largeSource{size: size, runs: []chunk{{0, 512}, {size / 3 / 4096 * 4096, 1 << 20}, {size - 4096, 4096}}}
+}
+
+// TestNBDHuge sends 1 TiB of holes and gets it back.
+func TestNBDHuge(t *testing.T) {
+	t.Parallel()
+	src := teraSource()
+	file := filepath.Join(t.TempDir(), "disk")
+	rig.Run(t, "truncate", "-s", "1T", file)
+	for name, server := range map[string]*rig.NBDServer{
+		"nbdkit":   rig.Nbdkit(t, "memory", "1T"),
+		"qemu-nbd": rig.QemuNbd(t, file, "--discard=unmap"),
+	} {
+		begin := time.Now()
+		up := openNBDAt(t, server.URI, Options{})
+		if err := up.Send(t.Context(), src, &testLog{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		up.Close(false)
+		down, err := OpenSource(t.Context(), server.URI, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer down.Close()
+		for off := int64(0); off < src.size; {
+			start, end, err := down.(Sparse).NextData(t.Context(), off)
+			if err != nil || end-start > 8<<20 {
+				t.Errorf("%s: after %#x there is data in [%#x, %#x), %v", name, off, start, end, err)
+				break
+			}
+			checkRead(t, down, src, start, end-start)
+			off = end
+		}
+		for _, r := range src.runs {
+			checkRead(t, down, src, r.off, r.length)
+		}
+		if took := time.Since(begin); took > 20*time.Second {
+			t.Errorf("%s: it took %v", name, took)
+		}
+	}
+}
+
+// checkRead compares a range of a download with the source.
+func checkRead(t *testing.T, down Download, src io.ReaderAt, off, length int64) {
+	t.Helper()
+	var got bytes.Buffer
+	if err := down.Read(t.Context(), &got, off, length); err != nil {
+		t.Errorf("read at %#x: %v", off, err)
+		return
+	}
+	want := make([]byte, length)
+	src.ReadAt(want, off)
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("%d bytes at %#x differ", length, off)
+	}
+}
+
+// TestNBDDownload reads in several lanes from an export with holes, over a line
+// that breaks, as callers do.
+func TestNBDDownload(t *testing.T) {
+	t.Parallel()
+	src := newSource(24<<20+1000, chunk{4096, 5 << 20}, chunk{12 << 20, 12<<20 + 1000})
+	file := filepath.Join(t.TempDir(), "disk")
+	if err := sendFile(t, file, src, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, server := range map[string]*rig.NBDServer{
+		"nbdkit": rig.Nbdkit(t, "--threads=1", "file", file), "qemu-nbd": rig.QemuNbd(t, file, "--read-only"),
+	} {
+		cutter := rig.NewCutter(t, server.Address)
+		down, err := OpenSource(t.Context(), "nbd://"+cutter.Address, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer down.Close()
+		if got := down.Size(); got != src.Size() && got != (src.Size()+511)/512*512 {
+			t.Errorf("%s: size %d", name, got)
+		}
+		var data []chunk
+		for off := int64(0); off < src.Size(); {
+			start, end, err := down.(Sparse).NextData(t.Context(), off)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if end = min(end, src.Size()); start < end {
+				data = append(data, chunk{start, end - start})
+			}
+			off = max(end, start)
+		}
+		if !slices.Equal(data, src.runs) {
+			t.Errorf("%s: data %v, want %v", name, data, src.runs)
+		}
+		cutter.CutRepliesAfter(3<<20, 4<<20)
+		const part = 4 << 20
+		var group sync.WaitGroup
+		for off := int64(0); off < src.Size(); off += part {
+			group.Go(func() { readLane(t, down, src, off, min(part, src.Size()-off)) })
+		}
+		group.Wait()
+		if cutter.Cuts() != 2 {
+			t.Errorf("%s: %d cuts", name, cutter.Cuts())
+		}
+	}
+}
+
+// readLane reads a range, again from where it broke off, as often as one lane
+// may in a row.
+func readLane(t *testing.T, down Download, src io.ReaderAt, off, length int64) {
+	var got bytes.Buffer
+	r := NewRetrier(3, nil)
+	for int64(got.Len()) < length {
+		before := got.Len()
+		err := down.Read(t.Context(), &got, off+int64(before), length-int64(before))
+		if got.Len() > before {
+			r.Progress()
+		}
+		if err == nil {
+			continue
+		}
+		if err := r.Wait(t.Context(), "read", err); err != nil {
+			t.Errorf("read at %#x: %v", off, err)
+			return
+		}
+	}
+	want := make([]byte, length)
+	src.ReadAt(want, off)
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("%d bytes at %#x differ", length, off)
+	}
+}
+
+// brokenFile is a source whose file is shorter than it says.
+type brokenFile struct {
+	*largeSource
+	file *os.File
+}
+
+var _ = (FileRanges)(brokenFile{})
+
+func (s brokenFile) FileRanges(off, length int64, f func(file *os.File, at, length int64) error) error {
+	return f(s.file, off, length)
+}
+
+// TestNBDSourceFails does not blame the server for a file of this machine.
+func TestNBDSourceFails(t *testing.T) {
+	t.Parallel()
+	const size = 8 << 20
+	for name, mode := range map[string]int{"short": os.O_RDONLY, "unreadable": os.O_WRONLY} {
+		path := oldDisk(t, map[string]int64{"short": size - 100, "unreadable": size}[name])
+		f, err := os.OpenFile(path, mode, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		up := openNBDAt(t, rig.Nbdkit(t, "memory", "8M").URI, Options{})
+		log := &testLog{}
+		err = up.Send(t.Context(), brokenFile{&largeSource{size, []chunk{{0, size}}}, f}, log)
+		if err == nil || is[*cli.Error](err) || !strings.Contains(err.Error(), "what is to be sent") || len(log.said) > 0 {
+			t.Errorf("%s: %v, told %q", name, err, log.said)
+		}
+	}
+}
