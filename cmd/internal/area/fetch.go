@@ -341,8 +341,8 @@ func (f *fetch) checkSum(ctx context.Context, sum []byte, size int64) (by string
 	case err != nil:
 		return "", err
 	}
-	if want.Algorithm != "sha256" {
-		if sum, err = f.otherSum(ctx, want.Algorithm, size); err != nil || sum == nil {
+	if want.Algorithm != "sha256" || !want.IsWhole() {
+		if sum, err = f.otherSum(ctx, want, size); err != nil || sum == nil {
 			return "", err
 		}
 	}
@@ -356,16 +356,38 @@ func (f *fetch) checkSum(ctx context.Context, sum []byte, size int64) (by string
 	return want.By, nil
 }
 
-// otherSum returns a checksum of the file by another algorithm; nil when it is
-// not known here.
-func (f *fetch) otherSum(ctx context.Context, algorithm string, size int64) ([]byte, error) {
-	newHash := map[string]func() hash.Hash{"sha512": sha512.New, "md5": md5.New}[algorithm]
+// otherSum returns the checksum of the file that is to be compared with want, nil
+// when its algorithm is not known here.
+func (f *fetch) otherSum(ctx context.Context, want servers.Checksum, size int64) ([]byte, error) {
+	newHash := map[string]func() hash.Hash{"sha256": sha256.New, "sha512": sha512.New, "md5": md5.New}[want.Algorithm]
 	if newHash == nil {
 		return nil, nil
 	}
 	f.meter.Start("verifying", size)
-	h := &hasher{src: &source{File: f.file, size: size}, h: newHash(), buf: make([]byte, hashStep), counted: f.meter.Add}
-	return h.sum(ctx)
+	if want.PartSize > 0 {
+		all := newHash()
+		for off := int64(0); off < size; off += want.PartSize {
+			sum, err := f.sumOf(ctx, newHash(), off, min(off+want.PartSize, size))
+			if err != nil {
+				return nil, err
+			}
+			all.Write(sum)
+		}
+		return all.Sum(nil), nil
+	}
+	h := newHash()
+	h.Write(want.Before)
+	if _, err := f.sumOf(ctx, h, 0, size); err != nil {
+		return nil, err
+	}
+	h.Write(want.After)
+	return h.Sum(nil), nil
+}
+
+// sumOf hashes the bytes [from, to) of the file with h.
+func (f *fetch) sumOf(ctx context.Context, h hash.Hash, from, to int64) ([]byte, error) {
+	part := &hasher{src: &source{File: f.file, size: to}, h: h, off: from, buf: make([]byte, hashStep), counted: f.meter.Add}
+	return part.sum(ctx)
 }
 
 // fetchWhole has a program write the file by itself, and hashes it afterwards.

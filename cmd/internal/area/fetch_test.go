@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -380,6 +381,9 @@ func TestCheckSum(t *testing.T) {
 		t.Fatal(err)
 	}
 	right := md5.Sum(d.bytes())
+	first, second := md5.Sum(d.bytes()[:2_000_000]), md5.Sum(d.bytes()[2_000_000:])
+	parts := md5.Sum(append(first[:], second[:]...))
+	around := sha256.Sum256(slices.Concat([]byte("head"), d.bytes(), []byte("end")))
 	for _, c := range []struct {
 		sum   *servers.Checksum
 		by    string
@@ -389,6 +393,10 @@ func TestCheckSum(t *testing.T) {
 		{&servers.Checksum{Algorithm: "sha256", Sum: sum, By: "somebody"}, "somebody", false},
 		{&servers.Checksum{Algorithm: "md5", Sum: right[:], By: "rsync"}, "rsync", false},
 		{&servers.Checksum{Algorithm: "crc32", Sum: []byte{1, 2, 3, 4}, By: "x"}, "", false},
+		{&servers.Checksum{Algorithm: "md5", Sum: parts[:], By: "parts", PartSize: 2_000_000}, "parts", false},
+		{&servers.Checksum{Algorithm: "md5", Sum: parts[:], By: "parts", PartSize: 2_000_001}, "", true},
+		{&servers.Checksum{Algorithm: "sha256", Sum: around[:], By: "layer", Before: []byte("head"), After: []byte("end")}, "layer", false},
+		{&servers.Checksum{Algorithm: "sha256", Sum: sum, By: "layer", After: []byte("end")}, "", true},
 		{&servers.Checksum{Algorithm: "sha256", Sum: right[:], By: "x"}, "", true},
 		{&servers.Checksum{Algorithm: "md5", Sum: sum, By: "x"}, "", true},
 		{&servers.Checksum{Algorithm: "sha512", Sum: nil, By: "x"}, "", true},

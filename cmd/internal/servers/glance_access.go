@@ -184,6 +184,11 @@ func (t *glanceToken) login(ctx context.Context) (endpoint string, err error) {
 				Code: cli.ExitServer,
 			}
 		}
+		for _, status := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout} {
+			if gophercloud.ResponseCodeIs(err, status) {
+				err = passing{err}
+			}
+		}
 		return "", err
 	}
 	t.token, t.fetched = provider.Token(), time.Now()

@@ -51,7 +51,11 @@ func newGlanceClient(ctx context.Context, o Options) (*glanceClient, error) {
 		return nil
 	}}
 	c := &glanceClient{http: client, token: glanceToken{account: a, http: client}}
-	endpoint, err := c.token.login(ctx)
+	var endpoint string
+	err = newRetrier(o).meet(ctx, "log in", func() (err error) {
+		endpoint, err = c.token.login(ctx)
+		return err
+	})
 	if err == nil {
 		c.service, err = serviceURL(endpoint)
 	}

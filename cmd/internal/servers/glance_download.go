@@ -38,7 +38,7 @@ func openGlanceSource(ctx context.Context, src string, o Options) (Download, err
 		return nil, serverError(where, "open the image service", err)
 	}
 	d := &glanceDownload{glanceClient: client}
-	if err := d.find(ctx, name); err != nil {
+	if err := newRetrier(o).meet(ctx, "look for the image", func() error { return d.find(ctx, name) }); err != nil {
 		client.close()
 		return nil, serverError(where, "look for the image", err)
 	}

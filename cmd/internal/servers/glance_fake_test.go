@@ -31,6 +31,10 @@ type fakeGlance struct {
 	failing  int // so many times
 	// change makes what the service has found in a file something else.
 	change func(image map[string]any)
+	// renamed and deleted, which may be nil, are called when an image got a name
+	// that is not hidden, and when one was deleted.
+	renamed func(image map[string]any)
+	deleted func()
 	// noRanges: whole files only.
 	noRanges bool
 	// tasks of imports, each answer once; the last one stays.
@@ -104,6 +108,9 @@ func (f *fakeGlance) serve(w http.ResponseWriter, r *http.Request, path string) 
 		answer(w, 200, image)
 	case "DELETE ":
 		delete(f.images, id)
+		if f.deleted != nil {
+			f.deleted()
+		}
 		w.WriteHeader(204)
 	case "PATCH ":
 		var changes []struct{ Path, Value string }
@@ -111,6 +118,9 @@ func (f *fakeGlance) serve(w http.ResponseWriter, r *http.Request, path string) 
 		image[strings.TrimPrefix(changes[0].Path, "/")] = changes[0].Value
 		f.touch(image)
 		answer(w, 200, image)
+		if name := image["name"].(string); f.renamed != nil && !isHiddenName(name) {
+			f.renamed(image)
+		}
 	case "PUT file", "PUT stage":
 		b, err := io.ReadAll(r.Body)
 		if err != nil || r.ContentLength != int64(len(b)) {

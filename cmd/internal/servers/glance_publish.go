@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"time"
 )
@@ -47,32 +48,44 @@ func (u *glanceUpload) removeOlder(ctx context.Context) error {
 }
 
 func (u *glanceUpload) publish(ctx context.Context) error {
+	named, err := u.duel(ctx)
+	if named && hasStatus(err, http.StatusNotFound) {
+		u.say("the image had its name; another export with --force has replaced it since")
+		return nil
+	}
+	return err
+}
+
+// duel gives the image its name. After an error named says whether it had the
+// name at a time: since then another export may have replaced it.
+func (u *glanceUpload) duel(ctx context.Context) (named bool, err error) {
 	for try := 0; ; try++ {
 		before, err := u.others(ctx)
 		if err != nil {
-			return err
+			return named, err
 		}
 		if len(before) > 0 && !u.force || try > duelTries {
-			return exists(u.String())
+			return named, exists(u.String())
 		}
 		if err := u.setName(ctx, u.name); err != nil {
-			return err
+			return named, err
 		}
+		named = true
 		after, err := u.others(ctx)
 		if err == nil && isWithin(after, before) {
 			u.removeOld(ctx, after)
-			return nil
+			return named, nil
 		}
 		if e := u.setName(ctx, hiddenName(u.name)); err == nil {
 			err = e
 		}
 		if err != nil {
-			return err
+			return named, err
 		}
 		select {
 		case <-time.After(duelWait + rand.N(duelWait)):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return named, context.Cause(ctx)
 		}
 	}
 }
@@ -106,14 +119,24 @@ func (u *glanceUpload) others(ctx context.Context) (others []glanceImage, err er
 	return others, err
 }
 
-// removeOld deletes the images that this one replaces. That does not make the
-// upload fail, which has succeeded.
+// removeOld deletes the images that this one replaces, unless they have changed
+// since: one that has stepped back may have come again by now. That does not make
+// the upload fail, which has succeeded.
 func (u *glanceUpload) removeOld(ctx context.Context, old []glanceImage) {
 	for _, i := range old {
 		if i.Owner != u.image.Owner {
 			continue
 		}
-		err := u.retry.do(ctx, "delete the old image", func() error { return u.remove(ctx, i.ID) })
+		err := u.retry.do(ctx, "delete the old image", func() error {
+			now, err := u.glanceClient.image(ctx, i.ID)
+			if hasStatus(err, http.StatusNotFound) || err == nil && (now.Name != i.Name || now.UpdatedAt != i.UpdatedAt) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			return u.remove(ctx, i.ID)
+		})
 		if err != nil {
 			u.say("the image is there, but the old one of its name, %s, could not be deleted: %v", i.ID, err)
 		}

@@ -18,9 +18,8 @@ import (
 )
 
 const (
-	// settleLimit is how long Glance may take to put away a file that it has
-	// got; importLimit is for an import, which copies it.
-	settleLimit = 10 * time.Minute
+	// importLimit is how long an import may take at least, which waits for its
+	// turn and may convert the file.
 	importLimit = 2 * time.Hour
 	// Between questions whether it has; the time doubles.
 	firstPoll = 50 * time.Millisecond
@@ -84,9 +83,9 @@ func (s *glanceSender) try(ctx context.Context) error {
 	if err := s.create(ctx, s.id, hiddenName(s.name), s.file.Format); err != nil {
 		return err
 	}
-	what, limit := "file", settleLimit
+	what, limit := "file", sizeLimit(s.src.Size())
 	if s.byImport {
-		what, limit = "stage", importLimit
+		what, limit = "stage", importLimit+limit
 	}
 	whole, err := s.put(ctx, what)
 	if err != nil && !whole {

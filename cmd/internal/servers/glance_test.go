@@ -125,6 +125,7 @@ func TestGlanceFaults(t *testing.T) {
 		code   int
 		text   string // in the error
 	}{
+		"busy at first":             {failing("GET images$", 503), "raw", 0, ""},
 		"busy at create":            {failing("POST images$", 503), "raw", 0, ""},
 		"busy at file":              {failing("PUT .*/file", 503), "raw", 0, ""},
 		"busy at rename":            {failing("PATCH", 503), "raw", 0, ""},
@@ -161,6 +162,42 @@ func TestGlanceFaults(t *testing.T) {
 				t.Errorf("%d bytes counted, want %d", log.sent.Load(), ociTestData)
 			}
 		})
+	}
+}
+
+// TestGlanceReplaced has a rival that finds this image under the name, and
+// replaces it before it steps back.
+func TestGlanceReplaced(t *testing.T) {
+	f := newFakeGlance(t)
+	f.renamed = func(image map[string]any) {
+		delete(f.images, image["id"].(string))
+		f.images["rival"] = map[string]any{"id": "rival", "name": "web", "owner": "me", "status": "active", "updated_at": "2025-01-01T00:00:59Z"}
+	}
+	log := &testLog{}
+	if err := glanceExport(t.Context(), "glance://web", Options{Force: true}, ociTestSource(), glanceRaw, log); err != nil || len(log.said) != 1 {
+		t.Errorf("%v; said %q", err, log.said)
+	}
+}
+
+// TestGlanceRivalStays deletes old images, of which one has stepped back since
+// and come again.
+func TestGlanceRivalStays(t *testing.T) {
+	f := newFakeGlance(t)
+	for _, id := range []string{"a", "b"} {
+		f.images[id] = map[string]any{"id": id, "name": "web", "owner": "me", "status": "active", "updated_at": "2024-01-01T00:00:00Z"}
+	}
+	f.deleted = func() {
+		for _, id := range []string{"a", "b"} {
+			if i := f.images[id]; i != nil {
+				f.touch(i)
+			}
+		}
+	}
+	if err := glanceExport(t.Context(), "glance://web", Options{Force: true}, ociTestSource(), glanceRaw, &testLog{}); err != nil {
+		t.Fatal(err)
+	}
+	if names := f.names(); len(names) != 2 {
+		t.Errorf("the images are %q, want that the one that has changed stays", names)
 	}
 }
 

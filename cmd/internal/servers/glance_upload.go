@@ -69,7 +69,11 @@ func (u *glanceUpload) open(ctx context.Context, resume json.RawMessage) error {
 			return fmt.Errorf("%s: what an earlier run has kept: %w", u, err)
 		}
 		if uuid.Validate(state.ID) == nil {
-			old, err := u.glanceClient.image(ctx, state.ID)
+			var old glanceImage
+			err := u.retry.meet(ctx, "look for what an earlier run has left", func() (err error) {
+				old, err = u.glanceClient.image(ctx, state.ID)
+				return err
+			})
 			if err != nil && !hasStatus(err, http.StatusNotFound) {
 				return serverError(u.String(), "look for what an earlier run has left", err)
 			}
@@ -79,9 +83,13 @@ func (u *glanceUpload) open(ctx context.Context, resume json.RawMessage) error {
 			}
 		}
 	}
-	taken, err := u.named(ctx, u.name, u.id)
+	var taken []glanceImage
+	err := u.retry.meet(ctx, "look for the name", func() (err error) {
+		taken, err = u.named(ctx, u.name, u.id)
+		return err
+	})
 	if err != nil {
-		return serverError(u.String(), "look for the name", err)
+		return u.failed(ctx, "look for the name", err)
 	}
 	if len(taken) > 0 && !u.force {
 		return exists(u.String())

@@ -91,7 +91,7 @@ func digests(h http.Header) []Checksum {
 		sum, err := base64.StdEncoding.DecodeString(value)
 		lengths := map[string]int{"sha256": 32, "sha512": 64, "md5": 16}
 		if _, ok := told[algorithm]; err == nil && !ok && len(sum) == lengths[algorithm] && len(sum) > 0 {
-			told[algorithm] = Checksum{algorithm, sum, "the server's " + header}
+			told[algorithm] = Checksum{Algorithm: algorithm, Sum: sum, By: "the server's " + header}
 		}
 	}
 	for _, header := range []string{"Repr-Digest", "Digest"} {

@@ -72,19 +72,20 @@ func arrivedBytes(resp *http.Response) (n int64, ok bool) {
 }
 
 // finishBlob says that all of a blob has arrived; the registry computes its
-// digest and compares it. A body may hold what is missing.
-func (c *ociClient) finishBlob(ctx context.Context, at *url.URL, digest string, body func() io.ReadCloser, size int64) error {
+// digest and compares it, and may copy the blob, which takes long. A body of size
+// bytes may hold what is missing.
+func (c *ociClient) finishBlob(ctx context.Context, at *url.URL, d descriptor, body func() io.ReadCloser, size int64) error {
 	u := *at
 	if u.RawQuery != "" {
 		u.RawQuery += "&"
 	}
-	u.RawQuery += "digest=" + url.QueryEscape(digest)
+	u.RawQuery += "digest=" + url.QueryEscape(d.Digest)
 	if body == nil {
 		body = func() io.ReadCloser { return http.NoBody }
 	}
 	resp, err := c.do(ctx, ociRequest{
 		method: http.MethodPut, url: &u, header: map[string]string{"Content-Type": "application/octet-stream"},
-		body: body, size: size, want: []int{http.StatusCreated, http.StatusNoContent},
+		body: body, size: size, patience: sizeLimit(d.Size), want: []int{http.StatusCreated, http.StatusNoContent},
 	})
 	if err == nil {
 		drain(resp)
@@ -101,7 +102,7 @@ func (c *ociClient) pushBlob(ctx context.Context, blob []byte, d descriptor) err
 	if err != nil {
 		return err
 	}
-	return c.finishBlob(ctx, at, d.Digest, func() io.ReadCloser { return io.NopCloser(bytes.NewReader(blob)) }, d.Size)
+	return c.finishBlob(ctx, at, d, func() io.ReadCloser { return io.NopCloser(bytes.NewReader(blob)) }, d.Size)
 }
 
 // cancelBlob removes an unfinished upload. Those that a registry does not find,

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"flatimg/cmd/internal/cli"
 )
@@ -57,6 +58,9 @@ type ociRequest struct {
 	// the request is repeated with a login. Nil: there is none.
 	body func() io.ReadCloser
 	size int64
+	// patience is how long the registry may think when it has got all; 0:
+	// as long as all do.
+	patience time.Duration
 	// want lists the statuses of a good answer.
 	want []int
 }
@@ -82,13 +86,13 @@ func (c *ociClient) do(ctx context.Context, r ociRequest) (*http.Response, error
 				return nil, err
 			}
 		}
-		resp, err := c.http.Do(req)
+		resp, err := c.patient(r.patience).Do(req)
 		switch {
 		case err != nil:
 			return nil, plainHTTP(withoutURL(err))
 		case slices.Contains(r.want, resp.StatusCode):
 			return resp, nil
-		case resp.StatusCode == http.StatusUnauthorized && own && try == 0:
+		case resp.StatusCode == http.StatusUnauthorized && resp.Request.URL.Host == req.URL.Host && own && try == 0:
 			again, err := c.auth.challenged(resp)
 			if err != nil {
 				drain(resp)
@@ -101,6 +105,19 @@ func (c *ociClient) do(ctx context.Context, r ociRequest) (*http.Response, error
 		}
 		return nil, c.refused(resp)
 	}
+}
+
+// patient returns a client for a request whose answer may take long.
+func (c *ociClient) patient(patience time.Duration) *http.Client {
+	if patience == 0 {
+		return c.http
+	}
+	transport := c.http.Transport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = patience
+	transport.DisableKeepAlives = true // nobody uses the connection again
+	client := *c.http
+	client.Transport = transport
+	return &client
 }
 
 // withoutURL leaves out of an error of the client what it was about: a URL in

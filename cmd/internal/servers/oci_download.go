@@ -4,21 +4,29 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"sync"
 )
 
 // ociDownload is the disk in an image at a registry. A layer comes in order, so
 // that its digest can be compared: the read that reaches the file's end fails
-// when the layer was another one. What is not read in order begins anew.
+// when the layer was another one.
+//
+// What is not read in order, after the line broke or an earlier run, begins anew
+// in a layer that is packed. Of another one the bytes are asked for, and the
+// digest is that of the file with what stands around it.
 type ociDownload struct {
 	*ociClient
 	layer descriptor
 	name  string
 	size  int64
+	// before is that of the diskReader.
+	before []byte
 
 	mu   sync.Mutex
 	disk *diskReader // nil: none is open
@@ -43,7 +51,7 @@ func openOCISource(ctx context.Context, src string, o Options) (Download, error)
 		return nil, err
 	}
 	d := &ociDownload{ociClient: client, sum: sha256.New()}
-	if err := d.find(ctx); err != nil {
+	if err := newRetrier(o).meet(ctx, "look for the disk", func() error { return d.find(ctx) }); err != nil {
 		d.Close()
 		return nil, serverError(ref.String(), "look for the disk", err)
 	}
@@ -64,7 +72,7 @@ func (d *ociDownload) find(ctx context.Context) error {
 		}
 		err := d.open(ctx)
 		if err == nil {
-			d.name, d.size = d.disk.name, d.disk.size
+			d.name, d.size, d.before = d.disk.name, d.disk.size, d.disk.before
 			return nil
 		}
 		if !errors.Is(err, errNoDisk) {
@@ -107,22 +115,54 @@ func (d *ociDownload) FileName() string { return d.name }
 // Size implements [Download].
 func (d *ociDownload) Size() int64 { return d.size }
 
-// Version implements [Download]. There is none: the digest takes the whole layer,
-// so that going on with what an earlier run has fetched would save nothing.
-func (d *ociDownload) Version() string { return "" }
+// Version implements [Download]. There is none for a packed layer: going on with
+// what an earlier run has fetched would save nothing.
+func (d *ociDownload) Version() string {
+	if d.before == nil {
+		return ""
+	}
+	return d.layer.Digest
+}
 
 // Lanes implements [Download].
 func (d *ociDownload) Lanes() int { return 1 }
 
 // Checksum implements [Summer]. A registry has digests of layers only; what is
 // in a layer that has its digest has the checksum that was computed on the way.
-func (d *ociDownload) Checksum(context.Context) (Checksum, error) {
+func (d *ociDownload) Checksum(ctx context.Context) (Checksum, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.verified {
+	const by = "digest, by the registry"
+	if d.verified {
+		return Checksum{Algorithm: "sha256", Sum: d.sum.Sum(nil), By: by}, nil
+	}
+	d.shut()
+	if d.before == nil {
 		return Checksum{}, noVerification(d.String(), "the layer was not read to its end")
 	}
-	return Checksum{Algorithm: "sha256", Sum: d.sum.Sum(nil), By: "digest, by the registry"}, nil
+	sum, err := hex.DecodeString(strings.TrimPrefix(d.layer.Digest, "sha256:"))
+	if err != nil {
+		return Checksum{}, err
+	}
+	var after bytes.Buffer
+	off := int64(len(d.before)) + d.size
+	if err := d.readBlob(ctx, &after, off, d.layer.Size-off); err != nil {
+		return Checksum{}, serverError(d.String(), "read the layer's end", err)
+	}
+	return Checksum{Algorithm: "sha256", Sum: sum, By: by, Before: d.before, After: after.Bytes()}, nil
+}
+
+// readBlob writes the bytes [off, off+length) of the layer to w.
+func (d *ociDownload) readBlob(ctx context.Context, w io.Writer, off, length int64) error {
+	if length == 0 {
+		return nil
+	}
+	body, err := d.blob(ctx, d.layer, off, off+length)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return copyExactly(contextWriter{ctx, w}, body, length)
 }
 
 // Close implements [Download].
@@ -156,6 +196,11 @@ func (d *ociDownload) Read(ctx context.Context, w io.Writer, off, length int64) 
 
 func (d *ociDownload) read(ctx context.Context, w io.Writer, off, length int64) error {
 	if d.disk == nil || off != d.off {
+		if d.before != nil {
+			d.shut()
+			d.verified = false
+			return d.readBlob(ctx, w, int64(len(d.before))+off, length)
+		}
 		if err := d.rewind(ctx, off); err != nil {
 			return err
 		}

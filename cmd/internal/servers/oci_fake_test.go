@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -38,7 +39,13 @@ type fakeRegistry struct {
 	// failures are sent in place of answers to requests that match.
 	failures *regexp.Regexp
 	status   int
-	failing  int // so many times
+	failing  int    // so many times
+	code     string // of the failures; empty: UNKNOWN
+	// lost, which may be 0, is sent in place of an answer that is lost; late is
+	// how often the blob is not seen after that.
+	lost, late int
+	// taken, which may be nil, is put after each manifest by somebody else.
+	taken []byte
 	// auth is "basic" or "bearer"; the user is me, the password secret.
 	auth string
 	// tokens given; the last one is good for tokenUses requests.
@@ -97,12 +104,17 @@ func (f *fakeRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if f.failures != nil && f.failing > 0 && f.failures.MatchString(what) {
 		f.failing--
-		refuse(w, f.status, "UNKNOWN")
+		refuse(w, f.status, cmp.Or(f.code, "UNKNOWN"))
 		return
 	}
 	if f.loseAnswers != nil && f.loseAnswers.MatchString(what) {
 		f.loseAnswers = nil
 		f.serve(httptest.NewRecorder(), r)
+		if f.lost != 0 {
+			f.failures, f.status, f.failing = regexp.MustCompile(`HEAD .*/blobs/sha256`), http.StatusNotFound, f.late
+			w.WriteHeader(f.lost)
+			return
+		}
 		panic(http.ErrAbortHandler)
 	}
 	f.serve(w, r)
@@ -192,6 +204,9 @@ func (f *fakeRegistry) putManifest(w http.ResponseWriter, r *http.Request, tag s
 	}
 	f.manifests[tag] = b
 	f.manifests[digestOf(sha256.Sum256(b))] = b
+	if f.taken != nil {
+		f.manifests[tag] = f.taken
+	}
 	w.WriteHeader(http.StatusCreated)
 }
 

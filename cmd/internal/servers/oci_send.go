@@ -310,13 +310,13 @@ func (s *layerSender) sendChunk(ctx context.Context) error {
 // finish ends the upload at a URL. A lost answer does no harm: what counts is
 // that the registry has the blob.
 func (s *layerSender) finish(ctx context.Context, at *url.URL, body *layerBody) error {
-	digest := s.digest()
+	d := s.descriptor(s.digest())
 	var open func() io.ReadCloser
 	size := int64(0)
 	if body != nil {
 		open, size = body.open, s.layer.size
 	}
-	err := s.finishBlob(ctx, at, digest, open, size)
+	err := s.finishBlob(ctx, at, d, open, size)
 	if body != nil {
 		body.close()
 	}
@@ -324,12 +324,16 @@ func (s *layerSender) finish(ctx context.Context, at *url.URL, body *layerBody) 
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if has, _ := s.hasBlob(ctx, s.descriptor(digest)); !has {
+		limit := time.Duration(0)
+		if hasStatus(err, http.StatusGatewayTimeout) {
+			limit = sizeLimit(d.Size)
+		}
+		if has, _ := await(ctx, limit, func() (bool, error) { return s.hasBlob(ctx, d) }); !has {
 			return err
 		}
 	}
 	s.at = nil
-	s.log.Keep(ociState{Size: s.layer.size, Digest: digest})
+	s.log.Keep(ociState{Size: s.layer.size, Digest: d.Digest})
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -234,8 +235,10 @@ func checkOCI(t *testing.T, src string, o Options) {
 	if d.Size() != ociTestSize || d.(Namer).FileName() != "web.raw" {
 		t.Errorf("%d bytes of %s", d.Size(), d.(Namer).FileName())
 	}
-	if _, err := d.(Summer).Checksum(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("a checksum of what was not read: %v", err)
+	if d.Version() == "" { // packed
+		if _, err := d.(Summer).Checksum(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("a checksum of what was not read: %v", err)
+		}
 	}
 	got, want := sha256.New(), sha256.New()
 	if err := d.Read(t.Context(), got, 0, -1); err != nil {
@@ -267,6 +270,15 @@ func TestOCI(t *testing.T) {
 		"no chunks":         {func(f *fakeRegistry) { f.noChunks = true }, 1, true},
 		"errors": {func(f *fakeRegistry) {
 			f.failures, f.status, f.failing = regexp.MustCompile(`PATCH|PUT|POST`), http.StatusServiceUnavailable, 2
+		}, 3, false},
+		"busy at first": {func(f *fakeRegistry) {
+			f.failures, f.status, f.failing = regexp.MustCompile(`HEAD .*/manifests/`), http.StatusServiceUnavailable, 1
+		}, 3, false},
+		"a note rewritten": {func(f *fakeRegistry) {
+			f.failures, f.status, f.failing, f.code = regexp.MustCompile(`PUT .*/manifests/`), http.StatusBadRequest, 2, "DIGEST_INVALID"
+		}, 3, false},
+		"a gateway without patience": {func(f *fakeRegistry) {
+			f.loseAnswers, f.lost, f.late = regexp.MustCompile(`PUT .*/uploads/`), http.StatusGatewayTimeout, 2
 		}, 3, false},
 		"answer to the blob lost":     {func(f *fakeRegistry) { f.loseAnswers = regexp.MustCompile(`PUT .*/uploads/`) }, 3, false},
 		"answer to the manifest lost": {func(f *fakeRegistry) { f.loseAnswers = regexp.MustCompile(`PUT .*/manifests/`) }, 3, false},
@@ -500,15 +512,72 @@ func TestOCIPacked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	for _, off := range []int64{0, 1 << 20, 3 << 20} {
-		if err := d.Read(t.Context(), io.Discard, off, 1<<20); err != nil {
+	if err := d.Read(t.Context(), io.Discard, 0, -1); cli.ExitCode(err) != cli.ExitServer {
+		t.Errorf("%v, want that the digest differs", err)
+	}
+	content, _ := io.ReadAll(ociTestSource().Reader)
+	if c, err := d.(Summer).Checksum(t.Context()); err != nil || c.isOf(content) {
+		t.Errorf("%+v, %v, want the checksum of something else", c, err)
+	}
+}
+
+// TestOCIReadInParts goes on where the line broke, or an earlier run ended. What
+// comes before is not fetched again, unless the layer is packed.
+func TestOCIReadInParts(t *testing.T) {
+	f := newFakeRegistry(t)
+	if err := ociExport(t.Context(), f.dest("vm/web"), Options{}, &testLog{}); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := io.ReadAll(ociTestSource().Reader)
+	f.failures, f.status, f.failing = regexp.MustCompile(`GET .*/manifests/`), http.StatusBadGateway, 1
+	d, err := OpenSource(t.Context(), f.dest("vm/web"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if !ociDigest.MatchString(d.Version()) {
+		t.Errorf("version %q", d.Version())
+	}
+	got := bytes.NewBuffer(bytes.Clone(want[:1<<20]))
+	for _, off := range []int64{1 << 20, 3 << 20} {
+		if err := d.Read(t.Context(), got, off, 2<<20); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := d.Read(t.Context(), io.Discard, 4<<20, -1); cli.ExitCode(err) != cli.ExitServer {
-		t.Errorf("%v, want that the digest differs", err)
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Error("what was read differs")
 	}
-	if _, err := d.(Summer).Checksum(t.Context()); err == nil {
-		t.Error("there is a checksum all the same")
+	c, err := d.(Summer).Checksum(t.Context())
+	if err != nil || !c.isOf(want) || c.isOf(want[1:]) {
+		t.Errorf("checksum %+v, %v", c, err)
+	}
+}
+
+// TestOCITaken has another export put its image after this one, without force.
+func TestOCITaken(t *testing.T) {
+	f := newFakeRegistry(t)
+	f.taken = []byte(`{"schemaVersion":2}`)
+	err := ociExport(t.Context(), f.dest("vm/web:v1"), Options{}, &testLog{})
+	if cli.ExitCode(err) != cli.ExitExists {
+		t.Errorf("%v, want that it exists", err)
+	}
+}
+
+// TestOCIForeignChallenge asks for the login where a redirect leads.
+func TestOCIForeignChallenge(t *testing.T) {
+	asked := 0
+	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, _, ok := r.BasicAuth(); ok || r.URL.Path == "/token" {
+			asked++
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer store.Close()
+	registry := httptest.NewServer(http.RedirectHandler(store.URL, http.StatusTemporaryRedirect))
+	defer registry.Close()
+	_, err := OpenSource(t.Context(), "oci"+strings.TrimPrefix(registry.URL, "http")+"/vm/web", Options{User: "me", PasswordFile: passwordFile(t, "secret")})
+	if cli.ExitCode(err) != cli.ExitServer || asked > 0 {
+		t.Errorf("the login was sent %d times; %v", asked, err)
 	}
 }

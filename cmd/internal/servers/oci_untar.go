@@ -35,7 +35,14 @@ type diskReader struct {
 	raw   io.Reader // the bytes of the blob; all that pass are hashed
 	sum   hash.Hash
 	close func()
+	// before is what stands before the file in a layer that is not packed; nil
+	// where that is much, or something else than padding follows the file.
+	before []byte
 }
+
+// maxAround is the most bytes that may stand around the file in a layer that is
+// read in parts.
+const maxAround = 1 << 20
 
 // openDisk opens a layer and finds the file in it.
 func (c *ociClient) openDisk(ctx context.Context, layer descriptor) (_ *diskReader, err error) {
@@ -55,7 +62,8 @@ func (c *ociClient) openDisk(ctx context.Context, layer descriptor) (_ *diskRead
 	if err != nil {
 		return nil, err
 	}
-	files := tar.NewReader(plain)
+	head := &headBuffer{}
+	files := tar.NewReader(io.TeeReader(plain, head))
 	for {
 		h, err := files.Next()
 		if err == io.EOF {
@@ -67,9 +75,38 @@ func (c *ociClient) openDisk(ctx context.Context, layer descriptor) (_ *diskRead
 		dir, name := path.Split(strings.TrimPrefix(path.Clean("/"+h.Name), "/"))
 		if h.Typeflag == tar.TypeReg && dir == "disk/" && !strings.HasPrefix(name, ".wh.") {
 			r.name, r.size, r.file = name, h.Size, files
+			if around := layer.Size - h.Size; plain == r.raw && around <= maxAround && int64(len(head.b)) <= around && !isSparse(h) {
+				r.before = head.b
+			}
+			head.full = true
 			return r, nil
 		}
 	}
+}
+
+// isSparse says whether what a tar file holds of a file is less than that: GNU's
+// tar leaves out holes.
+func isSparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
+// headBuffer keeps the first bytes that are written to it, until it is full.
+type headBuffer struct {
+	b    []byte
+	full bool
+}
+
+func (h *headBuffer) Write(p []byte) (int, error) {
+	if !h.full {
+		h.b = append(h.b, p...)
+		h.full = len(h.b) > maxAround
+	}
+	return len(p), nil
 }
 
 // unpack returns the tar file of a layer; its media type says how it is packed.

@@ -28,7 +28,8 @@ const (
 // The layer and the configuration are blobs, which nobody sees before a manifest
 // names them: putting it under its tag publishes the file, whole and at once. A
 // registry has no way to put a manifest only where there is none: of two exports
-// to one tag that both find it free, the later one's stays.
+// to one tag that both find it free, the later one's stays, which the other one
+// tells as a failure if it comes to see it.
 //
 // Blobs that no manifest names remain until the registry's garbage collection.
 type ociUpload struct {
@@ -79,9 +80,13 @@ func (u *ociUpload) open(ctx context.Context, resume json.RawMessage) error {
 			u.at, _ = u.checkLocation(at)
 		}
 	}
-	digest, err := u.tagged(ctx)
+	var digest string
+	err := u.retry.meet(ctx, "look for the tag", func() (err error) {
+		digest, err = u.tagged(ctx)
+		return err
+	})
 	if err != nil {
-		return serverError(u.String(), "look for the tag", err)
+		return u.failed(ctx, "look for the tag", err)
 	}
 	if digest != "" && !u.force && digest != u.state.image() {
 		return exists(u.String())
@@ -95,7 +100,7 @@ func (u *ociUpload) String() string { return u.ref.String() }
 func (u *ociUpload) FileName() string { return u.name }
 
 // tagged returns the digest of what the tag names now; empty: nothing. A
-// registry that does not tell it is "unknown".
+// registry that does not tell it is unknownDigest.
 func (u *ociUpload) tagged(ctx context.Context) (string, error) {
 	resp, err := u.do(ctx, ociRequest{
 		method: http.MethodHead, url: u.ref.url("manifests/" + u.ref.tag),
@@ -111,8 +116,10 @@ func (u *ociUpload) tagged(ctx context.Context) (string, error) {
 	if digest := resp.Header.Get("Docker-Content-Digest"); digest != "" {
 		return digest, nil
 	}
-	return "unknown", nil
+	return unknownDigest, nil
 }
+
+const unknownDigest = "unknown"
 
 // Check implements [Checker]: the format is one that KubeVirt boots from, and
 // the registry lets the user push.
@@ -221,6 +228,9 @@ func (u *ociUpload) Publish(ctx context.Context) error {
 				return exists(u.String())
 			}
 			err := u.putManifest(ctx)
+			if err == nil && !u.force {
+				return u.checkStays(ctx, published)
+			}
 			if links++; err == nil || links == linkTries || !isUnlinked(err) {
 				return err
 			}
@@ -237,6 +247,16 @@ func (u *ociUpload) Publish(ctx context.Context) error {
 	return u.failed(ctx, "put the manifest", err)
 }
 
+// checkStays looks whether another export that found the tag free has put its
+// manifest after this one.
+func (u *ociUpload) checkStays(ctx context.Context, published string) error {
+	digest, err := u.tagged(ctx)
+	if err == nil && digest != "" && digest != unknownDigest && digest != published {
+		return exists(u.String())
+	}
+	return nil
+}
+
 func (u *ociUpload) putManifest(ctx context.Context) error {
 	resp, err := u.do(ctx, ociRequest{
 		method: http.MethodPut, url: u.ref.url("manifests/" + u.ref.tag), header: map[string]string{"Content-Type": typeManifest},
@@ -251,10 +271,11 @@ func (u *ociUpload) putManifest(ctx context.Context) error {
 
 // isUnlinked says whether a manifest was refused for a blob that the registry
 // has got, but not noted yet as one of the repository's: the Docker registry
-// rewrites that note while somebody else pushes the same blob.
+// rewrites that note while somebody else pushes the same blob, and finds none in
+// it meanwhile, or no digest.
 func isUnlinked(err error) bool {
 	e, ok := errors.AsType[*httpError](err)
-	return ok && strings.HasPrefix(e.Text, "MANIFEST_BLOB_UNKNOWN")
+	return ok && (strings.HasPrefix(e.Text, "MANIFEST_BLOB_UNKNOWN") || strings.HasPrefix(e.Text, "DIGEST_INVALID"))
 }
 
 // Close implements [Upload]. An upload that the registry does not find, which is

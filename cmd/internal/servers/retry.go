@@ -79,6 +79,18 @@ func (r *retrier) do(ctx context.Context, what string, try func() error) error {
 	}
 }
 
+// meet is do for the first request to a server. One that can't be reached at all
+// is not waited for: its name or port may be wrong.
+func (r *retrier) meet(ctx context.Context, what string, try func() error) error {
+	return r.do(ctx, what, func() error {
+		err := try()
+		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+			return lasting{err}
+		}
+		return err
+	})
+}
+
 // wait returns nil when what failed with err is to be tried again, after the
 // time until then; else the error to give up with.
 func (r *retrier) wait(ctx context.Context, what string, err error) error {
@@ -103,6 +115,27 @@ func (r *retrier) wait(ctx context.Context, what string, err error) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// awaitLast is the longest time between two looks.
+const awaitLast = 5 * time.Second
+
+// await looks again and again, for as long as limit, whether the server has done
+// what it was asked for, and was not waited for: the answer of status 504 is that
+// of a gateway that has lost its patience, not of the server behind it.
+func await(ctx context.Context, limit time.Duration, done func() (bool, error)) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for pause := firstWait; ; pause = min(2*pause, awaitLast) {
+		if ok, err := done(); ok || err != nil && !mayPass(err) {
+			return ok, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false, nil
+		}
 	}
 }
 

@@ -2,10 +2,12 @@ package servers
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/minio/minio-go/v7"
@@ -33,7 +35,12 @@ func openS3Source(ctx context.Context, src string, o Options) (Download, error) 
 	if err != nil {
 		return nil, err
 	}
-	info, there, err := object.stat(ctx)
+	var info minio.ObjectInfo
+	there := false
+	err = newRetrier(o).meet(ctx, "look at it", func() (err error) {
+		info, there, err = object.stat(ctx)
+		return err
+	})
 	switch {
 	case err == nil && !there:
 		err = &s3Failure{code: "NoSuchKey", text: "there is no such object"}
@@ -114,18 +121,60 @@ func (d *s3Download) read(ctx context.Context, w io.Writer, off, length int64) e
 }
 
 // Checksum implements [Summer]. That of an object that came in parts is one of
-// their checksums, and of no use.
-func (d *s3Download) Checksum(context.Context) (Checksum, error) {
+// their checksums.
+func (d *s3Download) Checksum(ctx context.Context) (Checksum, error) {
 	const by = "the server"
 	if sum, ok := wholeSHA256(d.info); ok {
-		return Checksum{"sha256", sum, by}, nil
+		return Checksum{Algorithm: "sha256", Sum: sum, By: by}, nil
 	}
 	encrypted := strings.HasPrefix(d.info.Headers.Get("X-Amz-Server-Side-Encryption"), "aws:kms") ||
 		d.info.Headers.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != ""
 	if sum, ok := md5ETag(d.info.ETag); ok && !encrypted {
-		return Checksum{"md5", sum, by}, nil
+		return Checksum{Algorithm: "md5", Sum: sum, By: by}, nil
 	}
-	return Checksum{}, noVerification(d.String(), "the server has a checksum of its parts only")
+	c := Checksum{Algorithm: "sha256", By: by}
+	text, count, _ := strings.Cut(d.info.ChecksumSHA256, "-")
+	var err error
+	if c.Sum, err = base64.StdEncoding.DecodeString(text); err != nil || len(c.Sum) != sha256.Size {
+		c.Algorithm = "md5"
+		text, count, _ = strings.Cut(d.info.ETag, "-")
+		var ok bool
+		if c.Sum, ok = md5ETag(text); !ok || encrypted {
+			return Checksum{}, noVerification(d.String(), "the server tells no checksum")
+		}
+	}
+	n, err := strconv.ParseInt(count, 10, 64)
+	if err == nil {
+		c.PartSize, err = d.partSize(ctx, n)
+	}
+	if err != nil || c.PartSize == 0 {
+		return Checksum{}, noVerification(d.String(), "the server has a checksum of its parts, and does not tell their size")
+	}
+	return c, nil
+}
+
+// partSize returns the size of all parts but the last one of an object of so
+// many; 0: they are not alike, or the server does not tell.
+func (d *s3Download) partSize(ctx context.Context, count int64) (int64, error) {
+	sizes := make(map[int64]int64)
+	for _, n := range []int64{1, count} {
+		ctx, cancel := context.WithTimeout(ctx, s3Patience)
+		defer cancel()
+		o := minio.StatObjectOptions{VersionID: d.info.VersionID, PartNumber: int(n)}
+		if err := o.SetMatchETag(d.info.ETag); err != nil {
+			return 0, err
+		}
+		info, err := d.core.StatObject(ctx, d.bucket, d.key, o)
+		if err != nil {
+			return 0, s3Error(err)
+		}
+		sizes[n] = info.Size
+	}
+	size := sizes[1]
+	if count < 1 || count > s3MaxParts || size <= 0 || (count-1)*size+sizes[count] != d.info.Size || sizes[count] > size {
+		return 0, nil
+	}
+	return size, nil
 }
 
 // wholeSHA256 returns the SHA-256 of an object where the server tells one that

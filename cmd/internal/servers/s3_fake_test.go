@@ -133,6 +133,10 @@ func isS3Complete(r *http.Request) bool {
 	return r.Method == http.MethodPost && r.URL.Query().Has("uploadId")
 }
 
+func isS3List(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.Query().Has("uploadId")
+}
+
 func isS3Part(r *http.Request) bool { return r.Method == http.MethodPut }
 
 // s3Times returns a function that answers with an error the first n requests
@@ -205,6 +209,9 @@ func TestS3OddServers(t *testing.T) {
 		{name: "an error that begins as a success", by: "SHA-256", fake: &fakeS3{odd: s3Times(1, http.StatusOK, "InternalError", isS3Complete)}},
 		{name: "failing for ever", want: "may be there", code: cli.ExitServer, fake: &fakeS3{odd: s3Times(-1, http.StatusInternalServerError, "InternalError", isS3Complete)}},
 		{name: "an upload that is gone", want: "NoSuchUpload", code: cli.ExitServer, fake: &fakeS3{odd: s3Times(-1, http.StatusNotFound, "NoSuchUpload", isS3Complete)}},
+		{name: "no right to list", by: "SHA-256", fake: &fakeS3{odd: s3Times(-1, http.StatusForbidden, "AccessDenied", isS3List)}},
+		{name: "no right to list, and no SHA-256", want: "AccessDenied", code: cli.ExitServer, fake: &fakeS3{noChecksums: true, odd: s3Times(-1, http.StatusForbidden, "AccessDenied", isS3List)}},
+		{name: "busy at first", by: "SHA-256", fake: &fakeS3{odd: s3Times(1, http.StatusServiceUnavailable, "SlowDown", func(r *http.Request) bool { return r.Method == http.MethodHead })}},
 		{name: "a list without end", want: "does not go on", code: cli.ExitServer, fake: &fakeS3{odd: func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Method != http.MethodGet || !r.URL.Query().Has("uploadId") {
 				return false
@@ -241,6 +248,65 @@ func TestS3OddServers(t *testing.T) {
 				t.Errorf("%v, want one with %q and exit code %d", err, c.want, c.code)
 			}
 		})
+	}
+}
+
+// TestS3LateComplete has a gateway that does not wait for the server behind it,
+// and answers that get lost, with ETags that are MD5 and others.
+func TestS3LateComplete(t *testing.T) {
+	for _, opaque := range []bool{false, true} {
+		for _, late := range []int{0, 3} {
+			fake := &fakeS3{}
+			if opaque {
+				fake.etag = func(n int, _ []byte) string { return fmt.Sprintf("opaque%d", n) }
+			}
+			var object []byte
+			sum, looks := "", 0
+			fake.odd = func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case r.Method == http.MethodHead:
+					if looks++; object != nil && looks > late {
+						fake.object = object
+					}
+					w.Header().Set("X-Amz-Checksum-Sha256", sum)
+				case isS3Complete(r) && fake.upload:
+					var parts []s3Sent
+					for n := range len(fake.parts) {
+						object = append(object, fake.parts[n+1]...)
+						parts = append(parts, s3Sent{sha256: s3SHA256(fake.parts[n+1])})
+					}
+					sum, _ = compositeSHA256(parts)
+					fake.tag, fake.upload, looks = fake.composite()+"x", false, 0
+					if !opaque {
+						fake.tag, sum = fake.composite(), ""
+					}
+					if late == 0 {
+						panic(http.ErrAbortHandler)
+					}
+					s3Refuse(w, r, http.StatusGatewayTimeout, "GatewayTimeout")
+					return true
+				}
+				return false
+			}
+			startFakeS3(t, fake)
+			src := newSource(10, chunk{0, 10})
+			if err := s3Export(t, "s3://bucket/key", src, &testLog{}, Options{Retries: 1}); err != nil || !bytes.Equal(fake.object, sourceBytes(t, src)) {
+				t.Errorf("opaque %v, %d looks late: %v", opaque, late, err)
+			}
+		}
+	}
+}
+
+// TestS3ResumeUnlisted goes on where nobody tells which parts are there.
+func TestS3ResumeUnlisted(t *testing.T) {
+	fake := &fakeS3{odd: s3Times(-1, http.StatusForbidden, "AccessDenied", isS3List)}
+	startFakeS3(t, fake)
+	log := &testLog{}
+	if err := s3Export(t, "s3://bucket/key", newSource(10, chunk{0, 10}), log, Options{Resume: []byte(`{"UploadID":"one","PartSize":16777216}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if len(log.said) != 1 || !strings.Contains(log.said[0], "anew") {
+		t.Errorf("said %q", log.said)
 	}
 }
 

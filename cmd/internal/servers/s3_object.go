@@ -14,9 +14,6 @@ import (
 const (
 	// s3Patience bounds requests that carry no data.
 	s3Patience = time.Minute
-	// s3CompletePatience is how long the server may take to join the parts:
-	// some copy all of them.
-	s3CompletePatience = 15 * time.Minute
 	// s3Lanes is how many requests with data go on at a time by default.
 	s3Lanes = 4
 )
@@ -45,7 +42,7 @@ func newS3Object(ctx context.Context, l s3Location, o Options) (*s3Object, error
 		return nil, err
 	}
 	transport := s3Transport{quick, quick.Clone()}
-	transport.patient.ResponseHeaderTimeout = s3CompletePatience
+	transport.patient.ResponseHeaderTimeout = 0
 	core, err := minio.NewCore(config.endpoint.Host, &minio.Options{
 		Creds:     keys,
 		Secure:    config.endpoint.Scheme == "https",
@@ -67,7 +64,7 @@ func newS3Object(ctx context.Context, l s3Location, o Options) (*s3Object, error
 // s3Transport bounds answers that the client reads as a whole.
 type s3Transport struct {
 	quick *http.Transport
-	// patient is for the completion of an upload.
+	// patient is for the completion of an upload, which has a limit of its own.
 	patient *http.Transport
 }
 

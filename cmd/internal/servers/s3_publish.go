@@ -3,6 +3,8 @@ package servers
 import (
 	"context"
 	"crypto/md5"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -28,6 +30,11 @@ func (u *s3Upload) Publish(ctx context.Context) error {
 			}
 		}
 		err := u.complete(ctx, conditional)
+		if hasS3Status(err, http.StatusGatewayTimeout) {
+			if done, e := await(ctx, sizeLimit(u.size()), func() (bool, error) { return u.isThere(ctx) }); done || e != nil {
+				return e
+			}
+		}
 		if conditional && hasS3Status(err, http.StatusNotImplemented) {
 			conditional = false
 			err = u.complete(ctx, conditional)
@@ -56,8 +63,9 @@ func (u *s3Upload) Publish(ctx context.Context) error {
 	return nil
 }
 
+// complete asks the server to join the parts. Some copy all of them.
 func (u *s3Upload) complete(ctx context.Context, conditional bool) error {
-	ctx, cancel := context.WithTimeout(ctx, s3CompletePatience)
+	ctx, cancel := context.WithTimeout(ctx, sizeLimit(u.size()))
 	defer cancel()
 	var o minio.PutObjectOptions
 	if conditional {
@@ -76,14 +84,40 @@ func (u *s3Upload) completed() []minio.CompletePart {
 	return parts
 }
 
+// size of what was sent, in bytes.
+func (u *s3Upload) size() (sum int64) {
+	for _, p := range u.parts {
+		sum += p.size
+	}
+	return sum
+}
+
+// isThere says whether the object is what was sent.
+func (u *s3Upload) isThere(ctx context.Context) (bool, error) {
+	info, there, err := u.stat(ctx)
+	return there && u.isOurs(info), err
+}
+
 // isOurs says whether an object is what was sent.
 func (u *s3Upload) isOurs(info minio.ObjectInfo) bool {
-	var size int64
-	for _, p := range u.parts {
-		size += p.size
-	}
 	etag, ok := compositeETag(u.parts)
-	return ok && info.Size == size && info.ETag == etag
+	if sum, known := compositeSHA256(u.parts); known && info.ChecksumSHA256 == sum {
+		ok, etag = true, info.ETag // encrypted objects have others
+	}
+	return ok && info.Size == u.size() && info.ETag == etag
+}
+
+// compositeSHA256 is compositeETag for SHA-256 and base64.
+func compositeSHA256(parts []s3Sent) (string, bool) {
+	h := sha256.New()
+	for _, p := range parts {
+		sum, err := base64.StdEncoding.DecodeString(p.sha256)
+		if err != nil || len(sum) != sha256.Size {
+			return "", false
+		}
+		h.Write(sum)
+	}
+	return fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(h.Sum(nil)), len(parts)), true
 }
 
 // compositeETag returns the ETag of an object of these parts: the MD5 of theirs,

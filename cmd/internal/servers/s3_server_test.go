@@ -46,6 +46,9 @@ func TestS3RoundTrip(t *testing.T) {
 		if !bytes.Equal(got.Bytes(), want) {
 			t.Errorf("%s: what was read differs", d)
 		}
+		if c, err := d.(Summer).Checksum(t.Context()); size > 0 && (err != nil || !c.isOf(want) || c.isOf(append(want, 0))) {
+			t.Errorf("%s: checksum %+v, %v", d, c, err)
+		}
 		d.Close()
 	}
 	checkNoUploads(t, server.Bucket)

@@ -74,7 +74,11 @@ func openS3(ctx context.Context, dest string, o Options) (Upload, error) {
 		// What can't be read is like nothing: Send begins anew.
 		json.Unmarshal(o.Resume, &u.state)
 	}
-	_, there, err := u.stat(ctx)
+	there := false
+	err = u.retrier().meet(ctx, "look at it", func() (err error) {
+		_, there, err = u.stat(ctx)
+		return err
+	})
 	if u.force && hasS3Code(err, "AccessDenied") {
 		// Keys that may only write can replace what they may not see.
 		err = nil

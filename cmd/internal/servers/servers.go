@@ -177,7 +177,16 @@ type Checksum struct {
 	Sum       []byte
 	// By says who has computed it: "SHA-256 on the server".
 	By string
+	// Before and After are what stands around the file in what the server has
+	// computed it over.
+	Before, After []byte
+	// PartSize in bytes is not 0 where the server has computed it over the
+	// checksums of the parts of the file of that size, one after the other.
+	PartSize int64
 }
+
+// IsWhole says whether the checksum is one of the file and nothing else.
+func (c Checksum) IsWhole() bool { return len(c.Before) == 0 && len(c.After) == 0 && c.PartSize == 0 }
 
 // Summer is a Download whose server knows a checksum of the file.
 type Summer interface {
