@@ -127,6 +127,9 @@ func (d *rsyncDownload) Checksum(ctx context.Context) (Checksum, error) {
 	if ctx.Err() != nil {
 		return Checksum{}, context.Cause(ctx)
 	}
+	if err != nil && mayPass(err) {
+		return Checksum{}, d.wrap(ctx, "checksum", err) // it may have one later
+	}
 	sum, hexErr := hex.DecodeString(strings.TrimSpace(out))
 	if err != nil || hexErr != nil || len(sum) != 16 {
 		return Checksum{}, noVerification(d.String(), fmt.Sprintf("no MD5 of the server's rsync: %v", err))

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"sync/atomic"
+	"time"
 
 	"github.com/pkg/sftp"
 
@@ -31,8 +34,40 @@ type sftpConn struct {
 	ssh *sshProcess
 	// packet is how many bytes of data a request has.
 	packet int64
-	// hangUp ends the connection at once.
+	// hangUp ends the connection at once, and life with it.
 	hangUp context.CancelFunc
+	life   context.Context
+	// moved is when something came last, or left.
+	moved *movement
+}
+
+// movement is a connection's ends, which note when something moves, in
+// nanoseconds since 1970. Safe for concurrent use.
+type movement struct {
+	io.Reader
+	io.WriteCloser
+	last atomic.Int64
+}
+
+func (m *movement) note() { m.last.Store(time.Now().UnixNano()) }
+
+// since returns for how long nothing has moved.
+func (m *movement) since() time.Duration { return time.Duration(time.Now().UnixNano() - m.last.Load()) }
+
+func (m *movement) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	if n > 0 {
+		m.note()
+	}
+	return n, err
+}
+
+func (m *movement) Write(p []byte) (int, error) {
+	n, err := m.WriteCloser.Write(p)
+	if n > 0 {
+		m.note()
+	}
+	return n, err
 }
 
 // sftpConnect starts ssh with options and greets the server. The connection
@@ -45,7 +80,11 @@ func sftpConnect(ctx context.Context, target sshTarget, options ...string) (*sft
 		hangUp()
 		return nil, lasting{err}
 	}
-	client, err := sftp.NewClientPipe(ssh.out, ssh.in, sftp.UseConcurrentWrites(true))
+	late := time.AfterFunc(sftpSilence, hangUp) // the user may be asked for a password meanwhile
+	defer late.Stop()
+	moved := &movement{Reader: ssh.out, WriteCloser: ssh.in}
+	moved.note()
+	client, err := sftp.NewClientPipe(moved, moved, sftp.UseConcurrentWrites(true))
 	if err != nil {
 		ssh.close()
 		hangUp()
@@ -54,7 +93,7 @@ func sftpConnect(ctx context.Context, target sshTarget, options ...string) (*sft
 		}
 		return nil, sftpUnreachable(ssh.errs.String(), err)
 	}
-	c := &sftpConn{client, ssh, sftpPacket, hangUp}
+	c := &sftpConn{client, ssh, sftpPacket, hangUp, life, moved}
 	if !stop() {
 		c.close()
 		return nil, context.Cause(ctx)
@@ -94,6 +133,25 @@ func (c *sftpConn) close() {
 	c.Client.Close()
 	c.ssh.close()
 	c.hangUp()
+}
+
+// isDone waits until done is closed, or ctx has ended, and says which. It hangs up
+// when nothing has moved for the time of silence.
+func (c *sftpConn) isDone(ctx context.Context, silence time.Duration, done chan struct{}) bool {
+	tick := time.NewTicker(max(silence/8, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+		if c.moved.since() > silence {
+			c.hangUp()
+		}
+	}
 }
 
 // sftpLost says whether a request failed because of the connection, so that

@@ -102,7 +102,18 @@ func (d *sftpDownload) checkVersion(c *sftpConn) error {
 
 // Checksum implements [Summer] with a connection of its own.
 func (d *sftpDownload) Checksum(ctx context.Context) (Checksum, error) {
-	return d.server.target.checksum(ctx, d.server.retry, d.String(), d.path)
+	path, err := d.server.absolute(ctx, d.String(), d.path)
+	if err != nil {
+		return Checksum{}, err
+	}
+	sum, err := d.server.target.checksum(ctx, d.server.retry, d.String(), path)
+	if errors.Is(err, errors.ErrUnsupported) {
+		// Not so if the server is gone: it may have a checksum later.
+		if gone := d.server.do(ctx, d.String(), "look at it", d.look); gone != nil {
+			return Checksum{}, gone
+		}
+	}
+	return sum, err
 }
 
 // Close implements [Download].

@@ -25,6 +25,9 @@ const fakeSSHFaults = "FLATIMG_TEST_SSH_FAULTS"
 //	out N       ends when it has written N bytes of answers
 //	lose T      ends in place of the answer to the first request of type T
 //	            (SFTP draft 02, section 3), which it fulfils
+//	deny T      refuses all requests of type T, and with SSH_FXP_REMOVE (13) also
+//	            SSH_FXP_RMDIR, which the client tries then
+//	plain T     the same, and has no extensions
 //	hang N      answers no more when it has read N bytes of requests, and
 //	            creates a file with the suffix .hung
 func fakeSSH(t *testing.T, faults ...string) string {
@@ -52,6 +55,10 @@ func TestFakeSSH(t *testing.T) {
 	if kind == "refuse" {
 		fmt.Fprintln(os.Stderr, "ssh: connect to host: Connection refused")
 		os.Exit(255)
+	}
+	if kind == "plain" {
+		sftp.SetSFTPExtensions()
+		kind = "deny"
 	}
 	in, requests := io.Pipe()
 	c := &fakeConn{Reader: in, kind: kind, arg: arg}
@@ -100,6 +107,10 @@ func (c *fakeConn) forward(w io.WriteCloser) {
 		case c.kind == "hang" && c.read > c.arg:
 			os.WriteFile(os.Getenv(fakeSSHFaults)+".hung", nil, 0o600)
 			select {}
+		case c.kind == "deny" && (int64(header[4]) == c.arg || c.arg == 13 && header[4] == 15):
+			// SSH_FXP_STATUS, SSH_FX_PERMISSION_DENIED; two empty texts
+			os.Stdout.Write(append(append([]byte{0, 0, 0, 17, 101}, body[:4]...), 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0))
+			continue
 		case c.kind == "lose" && int64(header[4]) == c.arg:
 			c.kind = "lost"
 		}

@@ -23,13 +23,15 @@ func (l sftpLanes) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // openMore opens the part at further connections, up to the number that was
-// asked for, as far as ssh makes them without asking anything.
-func (u *sftpUpload) openMore(ctx context.Context, log Log) (more sftpLanes) {
+// asked for, as far as ssh makes them without asking anything. They hang up with
+// the first one.
+func (u *sftpUpload) openMore(ctx context.Context, first *sftpConn, log Log) (more sftpLanes) {
 	for len(more)+1 < u.connections {
 		c, err := u.server.take(ctx, sshNoPrompt)
 		if err == nil {
 			var f *sftp.File
 			if f, err = c.OpenFile(u.partPath(), os.O_WRONLY); err == nil {
+				context.AfterFunc(first.life, c.hangUp)
 				more = append(more, sftpLane{c, f})
 				continue
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -59,21 +60,50 @@ func (u *sftpUpload) rename(c *sftpConn) error {
 }
 
 // replace gives the part its final name in place of another file; the extension
-// does that at once.
+// does that at once. Without it, the old file is put aside until that is done.
 func (u *sftpUpload) replace(c *sftpConn) error {
 	if c.has("posix-rename@openssh.com") {
 		return c.PosixRename(u.partPath(), u.path)
 	}
-	if err := c.Remove(u.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.Rename(u.path, u.asidePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return c.Rename(u.partPath(), u.path)
+	if err := c.Rename(u.partPath(), u.path); err != nil {
+		if !sftpLost(err) {
+			c.Rename(u.asidePath(), u.path)
+		}
+		return err
+	}
+	c.Remove(u.asidePath())
+	return nil
+}
+
+// asidePath is where the file that the part replaces is meanwhile.
+func (u *sftpUpload) asidePath() string {
+	return remoteJoin(remoteFolder(u.path), strings.Replace(u.part, ".part-", ".prev-", 1))
+}
+
+// restore gives a file that was put aside its name back.
+func (u *sftpUpload) restore(c *sftpConn) {
+	if !u.force || c.has("posix-rename@openssh.com") {
+		return
+	}
+	if _, err := c.Lstat(u.path); errors.Is(err, fs.ErrNotExist) {
+		c.Rename(u.asidePath(), u.path)
+	}
 }
 
 // removeName removes the name that a published file has as part.
 func (u *sftpUpload) removeName(c *sftpConn) error {
-	if err := c.Remove(u.partPath()); !errors.Is(err, fs.ErrNotExist) {
+	err := c.Remove(u.partPath())
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return nil
+	case sftpLost(err):
 		return err
+	}
+	if say := u.server.retry.say; say != nil {
+		say("%s is published; its name %s is left over on the server: %v", u, u.partPath(), err)
 	}
 	return nil
 }

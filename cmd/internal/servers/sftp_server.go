@@ -13,11 +13,18 @@ import (
 // it back, and how long the removal of a part may take.
 const sftpGrace = 3 * time.Second
 
+// sftpSilence is how long nothing may move on a connection while something is
+// waited for. ssh only watches that the other ssh is alive, not what it runs.
+const sftpSilence = 10 * time.Minute
+
 // sftpServer is an account that is reached by SFTP through the user's own ssh.
 // It connects again when a connection broke. Safe for concurrent use.
 type sftpServer struct {
 	target sshTarget
 	retry  *retrier
+	// silence is [sftpSilence], and more for a large file: to make room for it,
+	// or to bring it to the disk, can take a server that long.
+	silence time.Duration
 
 	mu   sync.Mutex
 	idle []*sftpConn
@@ -25,7 +32,12 @@ type sftpServer struct {
 
 func newSFTPServer(ctx context.Context, target sshTarget, o Options) *sftpServer {
 	target.command = sshCommand(o)
-	return &sftpServer{target: target.withDefaults(ctx), retry: newRetrier(o)}
+	return &sftpServer{target: target.withDefaults(ctx), retry: newRetrier(o), silence: sftpSilence}
+}
+
+// expect says that a file of size bytes is sent.
+func (s *sftpServer) expect(size int64) {
+	s.silence += time.Duration(size/rsyncReads) * time.Second
 }
 
 // url returns the URL of a path on the server, which has no secrets.
@@ -86,12 +98,12 @@ func (s *sftpServer) try(ctx context.Context, f func(c *sftpConn) error) error {
 	if err != nil {
 		return err
 	}
+	c.moved.note()
+	silence := s.silence
 	done := make(chan struct{})
 	go func() {
-		select {
-		case <-done:
+		if c.isDone(ctx, silence, done) {
 			return
-		case <-ctx.Done():
 		}
 		select {
 		case <-done:
@@ -102,6 +114,9 @@ func (s *sftpServer) try(ctx context.Context, f func(c *sftpConn) error) error {
 	err = f(c)
 	close(done)
 	if sftpLost(err) && ctx.Err() == nil {
+		if c.moved.since() > silence {
+			err = fmt.Errorf("no answer for %v: %w", silence, err)
+		}
 		// ssh ends soon after the connection; its last words say why.
 		if said := c.ssh.lastWords(); said != "" {
 			err = fmt.Errorf("%w: %s", err, said)

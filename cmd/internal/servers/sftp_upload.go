@@ -166,6 +166,7 @@ func (u *sftpUpload) freeSpace(c *sftpConn) (int64, bool) {
 func (u *sftpUpload) Send(ctx context.Context, src Source, log Log) error {
 	u.server.retry.say = log.Say
 	u.size = src.Size()
+	u.server.expect(u.size)
 	err := u.server.do(ctx, u.String(), "create a file beside it", func(c *sftpConn) error { return u.begin(c, src, log) })
 	if err != nil {
 		return err
@@ -211,7 +212,7 @@ func (u *sftpUpload) sendRest(ctx context.Context, c *sftpConn, src Source, log 
 		return err
 	}
 	defer f.Close()
-	more := u.openMore(ctx, log)
+	more := u.openMore(ctx, c, log)
 	defer u.closeMore(more)
 	from, noted := u.arrived, u.arrived
 	counted := &countingLog{Log: log}
@@ -269,6 +270,7 @@ func (u *sftpUpload) Close(keep bool) error {
 	c, err := u.server.take(ctx, sshNoPrompt)
 	if err == nil {
 		timer := time.AfterFunc(sftpGrace, c.hangUp)
+		u.restore(c)
 		err = c.Remove(u.partPath())
 		timer.Stop()
 		u.server.give(c)
