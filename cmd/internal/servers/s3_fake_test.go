@@ -297,6 +297,60 @@ func TestS3LateComplete(t *testing.T) {
 	}
 }
 
+// TestS3StillJoining has a server that says that all is done while it still joins
+// the parts, as it was asked to by a request whose answer was lost.
+func TestS3StillJoining(t *testing.T) {
+	fake := &fakeS3{}
+	var object []byte
+	asked, looks := 0, 0
+	fake.odd = func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case r.Method == http.MethodHead && asked > 1:
+			if looks++; looks > 2 {
+				fake.object, fake.tag = object, fake.composite()
+			}
+		case isS3Complete(r):
+			if asked++; asked == 1 {
+				object = fake.parts[1]
+				panic(http.ErrAbortHandler)
+			}
+			io.WriteString(w, "<CompleteMultipartUploadResult><Bucket>bucket</Bucket><ETag>x</ETag></CompleteMultipartUploadResult>")
+			return true
+		}
+		return false
+	}
+	startFakeS3(t, fake)
+	if err := s3Export(t, "s3://bucket/key", newSource(10, chunk{0, 10}), &testLog{}, Options{}); err != nil || fake.object == nil {
+		t.Errorf("%v, object of %d bytes", err, len(fake.object))
+	}
+}
+
+// TestS3Unrecognised has a gateway without patience before a server whose ETags
+// say nothing.
+func TestS3Unrecognised(t *testing.T) {
+	fake := &fakeS3{noChecksums: true, etag: func(n int, _ []byte) string { return fmt.Sprintf("opaque%d", n) }}
+	fake.odd = func(w http.ResponseWriter, r *http.Request) bool {
+		if !isS3Complete(r) {
+			return false
+		}
+		fake.object, fake.tag = []byte("somebody's"), "opaque"
+		s3Refuse(w, r, http.StatusGatewayTimeout, "GatewayTimeout")
+		return true
+	}
+	startFakeS3(t, fake)
+	u, err := Open(t.Context(), "s3://bucket/key", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close(false)
+	if err := u.Send(t.Context(), newSource(10, chunk{0, 10}), &testLog{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Publish(t.Context()); cli.ExitCode(err) != cli.ExitExists || !strings.Contains(err.Error(), "may be there") {
+		t.Errorf("%v, want that something is there", err)
+	}
+}
+
 // TestS3ResumeUnlisted goes on where nobody tells which parts are there.
 func TestS3ResumeUnlisted(t *testing.T) {
 	fake := &fakeS3{odd: s3Times(-1, http.StatusForbidden, "AccessDenied", isS3List)}

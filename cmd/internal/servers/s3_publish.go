@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -30,10 +31,8 @@ func (u *s3Upload) Publish(ctx context.Context) error {
 			}
 		}
 		err := u.complete(ctx, conditional)
-		if hasS3Status(err, http.StatusGatewayTimeout) {
-			if done, e := await(ctx, sizeLimit(u.size()), func() (bool, error) { return u.isThere(ctx) }); done || e != nil {
-				return e
-			}
+		if hasS3Status(err, http.StatusGatewayTimeout) && u.appears(ctx) {
+			return nil
 		}
 		if conditional && hasS3Status(err, http.StatusNotImplemented) {
 			conditional = false
@@ -49,6 +48,9 @@ func (u *s3Upload) Publish(ctx context.Context) error {
 			case there && statErr == nil && !u.force:
 				return exists(u.String())
 			}
+		}
+		if lost && err == nil {
+			err = u.confirm(ctx)
 		}
 		lost = lost || mayPass(err)
 		return err
@@ -92,10 +94,29 @@ func (u *s3Upload) size() (sum int64) {
 	return sum
 }
 
-// isThere says whether the object is what was sent.
-func (u *s3Upload) isThere(ctx context.Context) (bool, error) {
+// confirm looks whether the object is there. A server that is still joining the
+// parts, as it was asked to earlier, may say that all went well (versitygw).
+func (u *s3Upload) confirm(ctx context.Context) error {
+	if u.appears(ctx) {
+		return nil
+	}
 	info, there, err := u.stat(ctx)
-	return there && u.isOurs(info), err
+	if err == nil && (!there || info.Size != u.size()) {
+		err = passing{errors.New("the server says that the upload is complete, but it is not there")}
+	}
+	return err
+}
+
+// appears waits for the object of an upload whose end was not waited for, and
+// says whether it is what was sent.
+func (u *s3Upload) appears(ctx context.Context) (ours bool) {
+	await(ctx, sizeLimit(u.size()), func() (bool, error) {
+		info, there, err := u.stat(ctx)
+		ours = there && u.isOurs(info)
+		// Without force nothing was there before.
+		return ours || there && !u.force, err
+	})
+	return ours
 }
 
 // isOurs says whether an object is what was sent.
