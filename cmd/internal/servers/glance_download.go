@@ -128,7 +128,7 @@ func (d *glanceDownload) Read(ctx context.Context, w io.Writer, off, length int6
 	if length < 0 {
 		length = d.Size() - off
 	}
-	_, err := d.readFile(ctx, w, d.image.ID, off, length)
+	err := d.readFile(ctx, w, d.image.ID, off, length)
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

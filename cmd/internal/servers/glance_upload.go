@@ -167,26 +167,16 @@ func (u *glanceUpload) Verify(ctx context.Context, sum []byte) (string, error) {
 
 // ReadBack implements [ReadBacker].
 func (u *glanceUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
-	for length > 0 {
-		n, err := u.readFile(ctx, w, u.id, off, length)
-		off, length = off+n, length-n
-		if n > 0 {
-			u.retry.progress()
-		}
-		if err == nil {
-			continue
-		}
-		if err := u.retry.wait(ctx, "read it back", err); err != nil {
-			return u.failed(ctx, "read it back", err)
-		}
-	}
-	return nil
+	err := u.retry.readAll(ctx, w, off, length, func(w io.Writer, off, length int64) error {
+		return u.readFile(ctx, w, u.id, off, length)
+	})
+	return u.failed(ctx, "read it back", err)
 }
 
-// readFile writes bytes of an image's file to w, and returns how many.
-func (c *glanceClient) readFile(ctx context.Context, w io.Writer, id string, off, length int64) (int64, error) {
+// readFile writes bytes of an image's file to w.
+func (c *glanceClient) readFile(ctx context.Context, w io.Writer, id string, off, length int64) error {
 	if length == 0 {
-		return 0, nil
+		return nil
 	}
 	r := glanceRequest{
 		method: http.MethodGet, path: imagePath(id, "file"), want: []int{http.StatusOK, http.StatusPartialContent},
@@ -194,17 +184,13 @@ func (c *glanceClient) readFile(ctx context.Context, w io.Writer, id string, off
 	}
 	resp, err := withIdleBody(ctx, func(ctx context.Context) (*http.Response, error) { return c.do(ctx, r) })
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer resp.Body.Close()
 	if err := skipTo(resp, off); err != nil {
-		return 0, err
+		return err
 	}
-	n, err := io.CopyBuffer(contextWriter{ctx, w}, io.LimitReader(resp.Body, length), make([]byte, 256<<10))
-	if err == nil && n < length {
-		err = io.ErrUnexpectedEOF
-	}
-	return n, err
+	return copyExactly(contextWriter{ctx, w}, resp.Body, length)
 }
 
 // Close implements [Upload]. An image that was not published is of no use to the

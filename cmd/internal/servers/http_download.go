@@ -95,7 +95,7 @@ func (d *httpDownload) confirm(ctx context.Context, a webAnswer) error {
 	if err := d.ask(ctx, &now); err != nil {
 		return lasting{err} // what has arrived would not be asked for again
 	}
-	if now.size != d.first.size || now.validator() != a.validator() {
+	if now.size != d.first.size || !now.sameAs(a) {
 		return d.changed()
 	}
 	return nil
@@ -184,7 +184,7 @@ func (d *httpDownload) readPart(ctx context.Context, w io.Writer, off, length in
 	switch {
 	case err != nil:
 		return err
-	case a.size != d.first.size || a.validator() != d.first.validator():
+	case !a.sameAs(d.first):
 		return d.changed()
 	case a.start != off:
 		return lasting{fmt.Errorf("asked for offset %d, the server sends %d", off, a.start)}

@@ -291,3 +291,33 @@ func TestParseContentRange(t *testing.T) {
 		}
 	}
 }
+
+// TestHTTPTagGrowsStrong fetches a file whose tag is weak while the file is new,
+// as Apache's are, and strong when it was fetched.
+func TestHTTPTagGrowsStrong(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("new "), 1000)
+	changed := time.Now()
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tag := `"1"`
+		if asked.Add(1) <= 2 {
+			tag = "W/" + tag
+		}
+		w.Header().Set("ETag", tag)
+		http.ServeContent(w, r, "", changed, bytes.NewReader(content))
+	}))
+	t.Cleanup(server.Close)
+	down, err := OpenSource(t.Context(), server.URL+"/disk.raw", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer down.Close()
+	var got bytes.Buffer
+	if err := down.Read(t.Context(), &got, 0, -1); err != nil || !bytes.Equal(got.Bytes(), content) {
+		t.Errorf("%d bytes, %v", got.Len(), err)
+	}
+	if asked.Load() < 3 {
+		t.Errorf("%d requests: the tag never changed", asked.Load())
+	}
+}

@@ -44,16 +44,8 @@ func (u *httpUpload) ReadBack(ctx context.Context, w io.Writer, off, length int6
 
 // readAll is readRange that goes on after what may pass.
 func (c *webClient) readAll(ctx context.Context, a webAddress, w io.Writer, off, length int64) error {
-	end := off + length
-	counted := &countingWriter{w: w}
-	retry := c.retry.own()
-	return retry.do(ctx, "read", func() error {
-		at := off + counted.n
-		err := c.readRange(ctx, a, counted, at, end-at)
-		if off+counted.n > at {
-			retry.progress()
-		}
-		return err
+	return c.retry.own().readAll(ctx, w, off, length, func(w io.Writer, off, length int64) error {
+		return c.readRange(ctx, a, w, off, length)
 	})
 }
 

@@ -17,7 +17,8 @@ type webAnswer struct {
 	start  int64 // offset of its first byte
 	size   int64 // of the file in bytes; -1: not told
 	ranges bool  // it is a part, as it was asked for
-	tag    string
+	tag    string // a strong one; empty: none
+	anyTag string // the same, or a weak one without its mark
 	date   string // Last-Modified
 	now    time.Time
 }
@@ -26,6 +27,7 @@ type webAnswer struct {
 func readAnswer(resp *http.Response) (webAnswer, error) {
 	h := resp.Header
 	a := webAnswer{size: resp.ContentLength, tag: strongTag(h), date: h.Get("Last-Modified")}
+	a.anyTag = strings.TrimPrefix(h.Get("ETag"), "W/")
 	if packed := h.Get("Content-Encoding"); packed != "" && !strings.EqualFold(packed, "identity") {
 		return a, lasting{fmt.Errorf("the server sends the file packed (Content-Encoding: %.40q)", packed)}
 	}
@@ -59,6 +61,16 @@ func (a webAnswer) validator() string {
 		return a.tag
 	}
 	return a.date
+}
+
+// sameAs says whether two answers are of the same state of the file, as far as
+// they tell. Apache marks the tag of a file as weak within a second of its
+// change, and not any more after that.
+func (a webAnswer) sameAs(b webAnswer) bool {
+	if a.anyTag != "" || b.anyTag != "" {
+		return a.size == b.size && a.anyTag == b.anyTag
+	}
+	return a.size == b.size && a.date == b.date
 }
 
 // version tells states of the file from each other; empty: it can't be told.

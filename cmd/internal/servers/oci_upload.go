@@ -183,35 +183,15 @@ func (u *ociUpload) Verify(ctx context.Context, _ []byte) (string, error) {
 
 // ReadBack implements [ReadBacker].
 func (u *ociUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
-	for length > 0 {
-		var n int64
-		err := u.readLayer(ctx, w, off, length, &n)
-		off, length = off+n, length-n
-		if n > 0 {
-			u.retry.progress()
+	err := u.retry.readAll(ctx, w, off, length, func(w io.Writer, off, length int64) error {
+		body, err := u.blob(ctx, u.layer, u.head+off, u.head+off+length)
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			continue
-		}
-		if err := u.retry.wait(ctx, "read it back", err); err != nil {
-			return u.failed(ctx, "read it back", err)
-		}
-	}
-	return nil
-}
-
-// readLayer writes bytes of the file to w, and adds to n how many.
-func (u *ociUpload) readLayer(ctx context.Context, w io.Writer, off, length int64, n *int64) error {
-	body, err := u.blob(ctx, u.layer, u.head+off, u.head+off+length)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	*n, err = io.Copy(w, io.LimitReader(body, length))
-	if err == nil && *n < length {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
+		defer body.Close()
+		return copyExactly(w, body, length)
+	})
+	return u.failed(ctx, "read it back", err)
 }
 
 // Publish implements [Upload].

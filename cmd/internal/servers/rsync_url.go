@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
+
+	"flatimg/cmd/internal/cli"
 )
 
 // rsyncOverSSH is the scheme of a path at the other end of ssh; "rsync" is that
@@ -16,34 +17,17 @@ const rsyncOverSSH = "rsync+ssh"
 // parseRsync parses rsync://[user@]host[:port]/module/path, whose returned path
 // begins with the module, and rsync+ssh://[user@]host[:port]/path, whose path is
 // as that of sftp:// URLs.
-func parseRsync(text string) (scheme string, t sshTarget, path string, err error) {
+func parseRsync(text string) (scheme string, _ sshTarget, path string, _ error) {
 	scheme, _ = schemeOf(text)
 	fail := func(what string) (string, sshTarget, string, error) {
 		return "", sshTarget{}, "", usage(errors.New(what), "write rsync://[user@]host[:port]/module/path or rsync+ssh://[user@]host[:port]/path")
 	}
-	u, err := url.Parse(text)
+	t, u, err := parseHostURL(text)
 	if err != nil {
-		// Not err itself, which quotes all of it with a password in it.
-		if inner, ok := errors.AsType[*url.Error](err); ok {
-			err = inner.Err
+		if is[*cli.Error](err) {
+			return "", sshTarget{}, "", err
 		}
-		return fail(fmt.Sprintf("the %s:// URL: %v", scheme, err))
-	}
-	if _, ok := u.User.Password(); ok {
-		return "", sshTarget{}, "", usage(errors.New("the URL has a password in it"),
-			"everybody on this machine could see it: use --password-file or RSYNC_PASSWORD, and for rsync+ssh:// a key")
-	}
-	t = sshTarget{user: u.User.Username(), host: u.Hostname(), port: u.Port()}
-	switch {
-	case t.host == "":
-		return fail(fmt.Sprintf("%s: no host", text))
-	case t.port != "" && !validPort(t.port):
-		return fail(fmt.Sprintf("%s: a port is a number from 1 to 65535", text))
-	case strings.HasPrefix(t.host, "-"), strings.HasPrefix(t.user, "-"):
-		// ssh would take it for an option.
-		return fail(fmt.Sprintf("%s: host and user can't begin with a dash", text))
-	case u.RawQuery != "" || u.Fragment != "":
-		return fail(fmt.Sprintf("%s: a # in a path is written as %%23", text))
+		return fail(err.Error())
 	}
 	if err := checkRsyncPath(u.Path); err != nil {
 		return fail(fmt.Sprintf("%s: %v", text, err))
