@@ -33,7 +33,7 @@ var importVerb = verb{
 		}
 		o.Source, o.Image = flags.Arg(0), flags.Arg(1)
 		o.SHA256 = sum
-		o.BandwidthLimit = int64(server.bwlimit)
+		o.BandwidthLimit = int64(server.bwlimit.sizeFlag)
 		o.Server = server.servers()
 		o.Open = source.layers()
 		o.Open.Snapshot = *snapshot

@@ -10,7 +10,18 @@ import (
 // serverOptions are the values of the flags that say how a server is reached.
 type serverOptions struct {
 	servers.Options
-	bwlimit sizeFlag
+	bwlimit rateFlag
+}
+
+// rateFlag is a flag value in bytes a second; 0 is no limit.
+type rateFlag struct{ sizeFlag }
+
+// String is empty without a limit, so that the help shows no default.
+func (r *rateFlag) String() string {
+	if r.sizeFlag == 0 {
+		return ""
+	}
+	return r.sizeFlag.String()
 }
 
 // serverFlags adds those flags, for the verbs that send or fetch.

@@ -152,7 +152,7 @@ func (e *export) end(ctx context.Context, err error) error {
 	case e.job == nil:
 	case keep:
 		e.job.flush()
-		e.Meter.Say("what was sent is kept: the same command goes on with it, " + e.job.removal(e.Area) + " gives it up")
+		e.Meter.Say("the same command goes on with what the server has kept, " + e.job.removal(e.Area) + " gives it up")
 		err = errors.Join(err, e.job.close())
 	case e.report.Kept != "":
 		err = errors.Join(err, e.job.leave())
