@@ -274,9 +274,9 @@ func TestRsyncCut(t *testing.T) {
 	}
 }
 
-// TestRsyncKilled kills rsync while it sends.
+// TestRsyncKilled kills rsync while it sends. It is not parallel: it would kill
+// that of other tests.
 func TestRsyncKilled(t *testing.T) {
-	t.Parallel()
 	src := newAreaSource(t, smallSource(8))
 	for name, place := range rsyncPlaces(t) {
 		t.Run(name, func(t *testing.T) {
