@@ -145,7 +145,8 @@ func (c *conn) send(r *request, p payload) error {
 		return nil
 	}
 	if source, ok := errors.AsType[*sourceError](err); ok {
-		c.fail(&ConnectionError{fmt.Errorf("given up in the middle of a request: %w", source.err)})
+		// Not a ConnectionError: to connect again would not help the file.
+		c.fail(fmt.Errorf("NBD connection: given up in the middle of a request: %w", source.err))
 		return source.err
 	}
 	c.fail(&ConnectionError{closedByPeer(err)})

@@ -29,7 +29,8 @@ func (c *Client) WriteAt(ctx context.Context, p []byte, off int64) error {
 // encrypted. It neither uses nor moves the file's position.
 //
 // A file that ends too early is an error that wraps [io.ErrUnexpectedEOF]. If it
-// is cut off while it is sent, the connection breaks, too.
+// is cut off or can't be read while it is sent, the connection breaks, too, and
+// all its requests fail for that reason.
 func (c *Client) WriteFrom(ctx context.Context, f *os.File, fileOff, off, length int64) error {
 	fi, err := f.Stat()
 	switch {
