@@ -14,9 +14,9 @@ const vagueTime = time.Minute
 
 // webAnswer is what an answer to GET says of the file.
 type webAnswer struct {
-	start  int64 // offset of its first byte
-	size   int64 // of the file in bytes; -1: not told
-	ranges bool  // it is a part, as it was asked for
+	start  int64  // offset of its first byte
+	size   int64  // of the file in bytes; -1: not told
+	ranges bool   // it is a part, as it was asked for
 	tag    string // a strong one; empty: none
 	anyTag string // the same, or a weak one without its mark
 	date   string // Last-Modified
