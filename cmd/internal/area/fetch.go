@@ -62,7 +62,7 @@ func (f *fetch) run(ctx context.Context) (sum []byte, err error) {
 		return nil, err
 	}
 	hashed := f.arrived
-	if f.resumed, err = f.dataBefore(ctx, hashed); err != nil {
+	if f.resumed, err = dataBefore(ctx, f.from, hashed); err != nil {
 		return nil, err
 	}
 	f.meter.Start("fetching", f.data)
@@ -168,7 +168,7 @@ func (f *fetch) eachPart(ctx context.Context, do func(part) error) error {
 	if f.lanes > 1 {
 		most = fetchChunk
 	}
-	return f.eachRun(ctx, f.arrived, f.size, func(start, end int64) error {
+	return eachRunAt(ctx, f.from, f.arrived, f.size, func(start, end int64) error {
 		for ; start < end; start += most {
 			if err := do(part{start, min(most, end-start)}); err != nil {
 				return err
@@ -178,10 +178,10 @@ func (f *fetch) eachPart(ctx context.Context, do func(part) error) error {
 	})
 }
 
-// eachRun calls do for the runs of data of the file in [from, to), in order, as
-// far as the server tells where it has data.
-func (f *fetch) eachRun(ctx context.Context, from, to int64, do func(start, end int64) error) error {
-	s, ok := f.from.(servers.Sparse)
+// eachRunAt calls do for the runs of data in [from, to) of a file at a server, in
+// order, as far as the server tells where it has data.
+func eachRunAt(ctx context.Context, at servers.Download, from, to int64, do func(start, end int64) error) error {
+	s, ok := at.(servers.Sparse)
 	if !ok {
 		return do(from, to)
 	}
@@ -200,9 +200,10 @@ func (f *fetch) eachRun(ctx context.Context, from, to int64, do func(start, end 
 	return nil
 }
 
-// dataBefore returns how many bytes of data the file has before an offset.
-func (f *fetch) dataBefore(ctx context.Context, off int64) (sum int64, err error) {
-	err = f.eachRun(ctx, 0, off, func(start, end int64) error {
+// dataBefore returns how many bytes of data a file at a server has before an
+// offset.
+func dataBefore(ctx context.Context, at servers.Download, off int64) (sum int64, err error) {
+	err = eachRunAt(ctx, at, 0, off, func(start, end int64) error {
 		sum += end - start
 		return nil
 	})
@@ -289,7 +290,7 @@ func (f *fetch) hash(ctx context.Context, h hash.Hash, from, to int64, told func
 	if f.whole {
 		return read(from, to)
 	}
-	return f.eachRun(ctx, from, to, read)
+	return eachRunAt(ctx, f.from, from, to, read)
 }
 
 func marshalHash(h hash.Hash) []byte {

@@ -305,20 +305,13 @@ func lanes(useful, most int) int {
 // is no room for them.
 func (im *importer) dataOf(ctx context.Context, from servers.Download) (int64, error) {
 	data := from.Size()
-	if s, ok := from.(servers.Sparse); ok && data >= 0 {
-		data = 0
-		for off := int64(0); off < from.Size(); {
-			start, end, err := s.NextData(ctx, off)
-			if err != nil {
-				return 0, err
-			}
-			data += end - start
-			off = end
-		}
-	}
 	if data >= 0 {
+		var err error
+		if data, err = dataBefore(ctx, from, data); err != nil {
+			return 0, err
+		}
 		need := data - im.job.file(mainFile).Done
-		if free, ok := freeSpace(im.areaDir); ok && need > free {
+		if free, ok := servers.FreeSpace(im.areaDir); ok && need > free {
 			return 0, &cli.Error{
 				Err:  fmt.Errorf("area %s: %w: %s needed, %s free", im.areaDir, unix.ENOSPC, cli.FormatSize(need), cli.FormatSize(free)),
 				Hint: "--area DIR chooses another area",
@@ -327,14 +320,6 @@ func (im *importer) dataOf(ctx context.Context, from servers.Download) (int64, e
 		}
 	}
 	return data, nil
-}
-
-func freeSpace(dir string) (int64, bool) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, false
-	}
-	return int64(st.Bavail) * st.Bsize, true
 }
 
 // errNotAsked says that a file has not the checksum that the user wants.

@@ -73,7 +73,10 @@ func (im *importer) place(ctx context.Context, src *source, name string) (err er
 	}
 	defer func() { err = errors.Join(err, up.Close(false)) }()
 	stats := Stats{Size: src.size}
-	if err := eachRun(src, func(start, end int64) { stats.Data += end - start }); err != nil {
+	if err := eachRun(src, func(start, end int64) error {
+		stats.Data += end - start
+		return nil
+	}); err != nil {
 		return err
 	}
 	im.Meter.Start("copying", stats.Data)
@@ -122,15 +125,17 @@ func (im *importer) copy(ctx context.Context, up servers.Upload, src *source, st
 	return up.Send(ctx, src, meterLog{im.Meter})
 }
 
-// eachRun calls f for each run of data of src.
-func eachRun(src servers.Source, f func(start, end int64)) error {
+// eachRun calls f for each run of data of src, in order, until it fails.
+func eachRun(src servers.Source, f func(start, end int64) error) error {
 	for off := int64(0); off < src.Size(); {
 		start, end, err := src.NextData(off)
 		if err != nil {
 			return err
 		}
 		if start < end {
-			f(start, end)
+			if err := f(start, end); err != nil {
+				return err
+			}
 		}
 		off = end
 	}

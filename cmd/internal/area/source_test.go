@@ -66,7 +66,7 @@ func TestViewWalksOnce(t *testing.T) {
 	v := &view{Target: target}
 	defer v.close()
 	runs := 0
-	if err := eachRun(v, func(start, end int64) { runs++ }); err != nil || runs != 1000 || target.walks != 1 {
+	if err := eachRun(v, func(start, end int64) error { runs++; return nil }); err != nil || runs != 1000 || target.walks != 1 {
 		t.Errorf("%d runs, %d walks, %v", runs, target.walks, err)
 	}
 }

@@ -100,28 +100,18 @@ func compareBack(ctx context.Context, up servers.Upload, r servers.ReadBacker, s
 		return nil
 	}
 	meter.Start("reading back", 0)
-	for off := int64(0); off < src.Size(); {
-		start, end, err := src.NextData(off)
-		if err != nil {
-			return err
-		}
-		if start < end {
-			w := io.NewOffsetWriter(comparer{src}, start)
-			err := r.ReadBack(ctx, io.MultiWriter(w, counter{meter}), start, end-start)
-			if errors.Is(err, errContent) {
-				err = &cli.Error{
-					Err:  fmt.Errorf("%s: %w: %w", up, servers.ErrDiffers, err),
-					Hint: "nothing was published; try again, and suspect the server's disk or memory",
-					Code: cli.ExitServer,
-				}
-			}
-			if err != nil {
-				return err
+	return eachRun(src, func(start, end int64) error {
+		w := io.NewOffsetWriter(comparer{src}, start)
+		err := r.ReadBack(ctx, io.MultiWriter(w, counter{meter}), start, end-start)
+		if errors.Is(err, errContent) {
+			err = &cli.Error{
+				Err:  fmt.Errorf("%s: %w: %w", up, servers.ErrDiffers, err),
+				Hint: "nothing was published; try again, and suspect the server's disk or memory",
+				Code: cli.ExitServer,
 			}
 		}
-		off = end
-	}
-	return nil
+		return err
+	})
 }
 
 // counter counts what is written to it.

@@ -122,7 +122,7 @@ func (u *fileUpload) Send(ctx context.Context, src Source, log Log) error {
 	if err != nil {
 		return err
 	}
-	if free, ok := freeSpace(u.Dir()); ok && need > free {
+	if free, ok := FreeSpace(u.Dir()); ok && need > free {
 		return noSpace(u.path, need, free)
 	}
 	if u.part == nil {
@@ -140,9 +140,9 @@ func (u *fileUpload) Send(ctx context.Context, src Source, log Log) error {
 	return u.wrap(f.Sync())
 }
 
-// freeSpace returns the bytes that this process may still write below dir. A
+// FreeSpace returns the bytes that this process may still write below dir. A
 // file system without any space tells nothing.
-func freeSpace(dir string) (int64, bool) {
+func FreeSpace(dir string) (int64, bool) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil || st.Blocks == 0 {
 		return 0, false

@@ -278,10 +278,10 @@ func TestUmask(t *testing.T) {
 }
 
 func TestFreeSpace(t *testing.T) {
-	if _, ok := freeSpace(t.TempDir()); !ok {
+	if _, ok := FreeSpace(t.TempDir()); !ok {
 		t.Error("the file system of the temporary folder tells nothing")
 	}
-	if free, ok := freeSpace("/proc"); ok {
+	if free, ok := FreeSpace("/proc"); ok {
 		t.Errorf("/proc has %d bytes free", free)
 	}
 }

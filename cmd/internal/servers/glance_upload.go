@@ -167,7 +167,7 @@ func (u *glanceUpload) Verify(ctx context.Context, sum []byte) (string, error) {
 
 // ReadBack implements [ReadBacker].
 func (u *glanceUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
-	err := u.retry.readAll(ctx, w, off, length, func(w io.Writer, off, length int64) error {
+	err := u.retry.readAll(ctx, "read it back", w, off, length, func(w io.Writer, off, length int64) error {
 		return u.readFile(ctx, w, u.id, off, length)
 	})
 	return u.failed(ctx, "read it back", err)

@@ -44,7 +44,7 @@ func (u *httpUpload) ReadBack(ctx context.Context, w io.Writer, off, length int6
 
 // readAll is readRange that goes on after what may pass.
 func (c *webClient) readAll(ctx context.Context, a webAddress, w io.Writer, off, length int64) error {
-	return c.retry.own().readAll(ctx, w, off, length, func(w io.Writer, off, length int64) error {
+	return c.retry.own().readAll(ctx, "read", w, off, length, func(w io.Writer, off, length int64) error {
 		return c.readRange(ctx, a, w, off, length)
 	})
 }

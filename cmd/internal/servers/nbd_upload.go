@@ -376,14 +376,8 @@ func (t *nbdTransfer) writeData(ctx context.Context, client *nbd.Client, c chunk
 
 // ReadBack implements [ReadBacker].
 func (u *nbdUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
-	counted := &countingWriter{w: w}
-	return u.retrier.do(ctx, "read it back", func() error {
-		before := counted.n
-		err := u.read(ctx, counted, off+before, length-before)
-		if counted.n > before {
-			u.retrier.progress()
-		}
-		return err
+	return u.retrier.readAll(ctx, "read it back", w, off, length, func(w io.Writer, off, length int64) error {
+		return u.read(ctx, w, off, length)
 	})
 }
 

@@ -183,7 +183,7 @@ func (u *ociUpload) Verify(ctx context.Context, _ []byte) (string, error) {
 
 // ReadBack implements [ReadBacker].
 func (u *ociUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
-	err := u.retry.readAll(ctx, w, off, length, func(w io.Writer, off, length int64) error {
+	err := u.retry.readAll(ctx, "read it back", w, off, length, func(w io.Writer, off, length int64) error {
 		body, err := u.blob(ctx, u.layer, u.head+off, u.head+off+length)
 		if err != nil {
 			return err

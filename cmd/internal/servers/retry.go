@@ -141,9 +141,9 @@ func await(ctx context.Context, limit time.Duration, done func() (bool, error)) 
 
 // readAll calls read for the bytes [off, off+length), and again for what w has not
 // got yet when it fails for a reason that may pass. What has come is progress.
-func (r *retrier) readAll(ctx context.Context, w io.Writer, off, length int64, read func(w io.Writer, off, length int64) error) error {
+func (r *retrier) readAll(ctx context.Context, what string, w io.Writer, off, length int64, read func(w io.Writer, off, length int64) error) error {
 	counted := &countingWriter{w: w}
-	return r.do(ctx, "read", func() error {
+	return r.do(ctx, what, func() error {
 		before := counted.n
 		err := read(counted, off+before, length-before)
 		if counted.n > before {
