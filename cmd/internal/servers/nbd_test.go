@@ -157,7 +157,12 @@ func killedNBD(t *testing.T, server *rig.NBDServer, src Source) json.RawMessage 
 	t.Helper()
 	up := openNBDAt(t, server.URI, Options{Retries: -1})
 	up.flushEvery = flushLeast
-	log := &killingLog{before: src.Size(), kill: server.Stop}
+	// A hole before the data would be there in an empty disk, too.
+	hole, _, err := src.NextData(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &killingLog{after: hole, before: src.Size(), kill: server.Stop}
 	if err := up.Send(t.Context(), src, log); err == nil {
 		t.Fatal("sent to a server that was killed")
 	}
@@ -172,18 +177,19 @@ func killedNBD(t *testing.T, server *rig.NBDServer, src Source) json.RawMessage 
 	return log.state
 }
 
-// killingLog kills a server when something has been flushed, but not all.
+// killingLog kills a server when what lies before an offset between after and
+// before has been flushed.
 type killingLog struct {
 	testLog
-	before int64
-	once   sync.Once
-	kill   func()
-	killed bool
+	after, before int64
+	once          sync.Once
+	kill          func()
+	killed        bool
 }
 
 func (l *killingLog) Keep(state any) {
 	l.testLog.Keep(state)
-	if off := state.(nbdState).Flushed; off > 0 && off < l.before {
+	if off := state.(nbdState).Flushed; off > l.after && off < l.before {
 		l.once.Do(l.kill)
 		l.killed = true
 	}
