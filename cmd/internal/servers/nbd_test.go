@@ -346,8 +346,9 @@ func TestNBDHuge(t *testing.T) {
 	src := teraSource()
 	file := filepath.Join(t.TempDir(), "disk")
 	rig.Run(t, "truncate", "-s", "1T", file)
+	requests := filepath.Join(t.TempDir(), "requests")
 	for name, server := range map[string]*rig.NBDServer{
-		"nbdkit":   rig.Nbdkit(t, "memory", "1T"),
+		"nbdkit":   rig.Nbdkit(t, "--filter=log", "memory", "1T", "logfile="+requests),
 		"qemu-nbd": rig.QemuNbd(t, file, "--discard=unmap"),
 	} {
 		begin := time.Now()
@@ -377,6 +378,11 @@ func TestNBDHuge(t *testing.T) {
 		if took := time.Since(begin); took > time.Minute {
 			t.Errorf("%s: it took %v", name, took)
 		}
+	}
+	log, err := os.ReadFile(requests)
+	// Half of what there are if none zeroes more than the first.
+	if zeroes := bytes.Count(log, []byte(" Zero ")); err != nil || zeroes < 1<<40/nbdZeroesMost || zeroes > 1<<40/nbdZeroes/2 {
+		t.Errorf("%d requests zeroed 1 TiB, %v", zeroes, err)
 	}
 }
 

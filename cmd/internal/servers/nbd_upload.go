@@ -86,10 +86,14 @@ const (
 	flushAfter = 10 * time.Second
 	// flushLeast is the same for a line that breaks again and again.
 	flushLeast = 4 << 20
-	// nbdZeroes in bytes is what one request zeroes. A server that has to write
-	// zeros for all that are under way, at 10 MB a second, still answers within
-	// the patience of package nbd.
+	// nbdZeroes in bytes is what one request zeroes at first. A server that has to
+	// write zeros for all that are under way, at 10 MB a second, still answers
+	// within the patience of package nbd.
 	nbdZeroes = 64 << 20
+	// nbdZeroesMost in bytes is what one request zeroes at a server that answers
+	// within nbdZeroesQuick, faster than any disk writes so much.
+	nbdZeroesMost  = 1 << 30
+	nbdZeroesQuick = 50 * time.Millisecond
 )
 
 // nbdTransfer is what is sent over one or more connections in turn.
@@ -104,6 +108,8 @@ type nbdTransfer struct {
 	flushed int64
 	// sent counts the bytes of data that were sent.
 	sent atomic.Int64
+	// zeroes is how many bytes one request zeroes.
+	zeroes atomic.Int64
 }
 
 // nbdRequest is a range to write or to zero.
@@ -188,6 +194,7 @@ func (t *nbdTransfer) run(ctx context.Context) error {
 		}
 	}
 	t.client = client
+	t.zeroes.Store(nbdZeroes)
 	from, sent := t.flushed, t.sent.Load()
 	if err := t.send(ctx, client); err != nil {
 		// What was not flushed will be sent again.
@@ -302,10 +309,12 @@ func (t *nbdTransfer) split(ctx context.Context, front *Front, requests chan<- n
 	}
 	// Zeroing costs no bytes on the line, so its pieces are large.
 	zero := func(from, to int64) error {
-		for ; from < to; from += nbdZeroes {
-			if err := ask(from, min(nbdZeroes, to-from), true); err != nil {
+		for from < to {
+			length := min(t.zeroes.Load(), to-from)
+			if err := ask(from, length, true); err != nil {
 				return err
 			}
+			from += length
 		}
 		return nil
 	}
@@ -329,13 +338,31 @@ func (t *nbdTransfer) split(ctx context.Context, front *Front, requests chan<- n
 
 func (t *nbdTransfer) write(ctx context.Context, client *nbd.Client, r nbdRequest, buf []byte) error {
 	if r.zero {
-		return client.WriteZeroes(ctx, r.off, r.length, true)
+		return t.zero(ctx, client, r.chunk)
 	}
 	if err := t.writeData(ctx, client, r.chunk, buf); err != nil {
 		return err
 	}
 	t.sent.Add(r.length)
 	t.log.Sent(r.length)
+	return nil
+}
+
+// zero zeroes a range. A server that is quick is asked for more at a time from
+// then on, since 1 TiB takes many requests otherwise; one that has become slow,
+// for it came to where it has to write, for as little as at first.
+func (t *nbdTransfer) zero(ctx context.Context, client *nbd.Client, c chunk) error {
+	begin := time.Now()
+	if err := client.WriteZeroes(ctx, c.off, c.length, true); err != nil {
+		return err
+	}
+	limit, took := t.zeroes.Load(), time.Since(begin)
+	switch {
+	case took > 10*nbdZeroesQuick:
+		t.zeroes.Store(nbdZeroes)
+	case took < nbdZeroesQuick && c.length == limit && client.Flags().WriteZeroes:
+		t.zeroes.CompareAndSwap(limit, min(2*limit, nbdZeroesMost))
+	}
 	return nil
 }
 
