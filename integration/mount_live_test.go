@@ -15,8 +15,9 @@ import (
 )
 
 // soon is more than what is to come soon takes on a machine that is busy, such
-// as a change in a source to show, which is looked for each second.
-const soon = time.Minute
+// as a change in a source to show, which is looked for each second; but after a
+// look of three seconds, in which the machine did something else, a minute later.
+const soon = 90 * time.Second
 
 // small builds an image of two layers with contents of its own.
 func small(t *testing.T, dir, name string, seed uint64) *rig.Image {
