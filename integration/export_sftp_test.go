@@ -151,7 +151,8 @@ func TestExportSFTPServerDies(t *testing.T) {
 			server := rig.Sshd(t)
 			big := bigRaw(t, filepath.Join(t.TempDir(), "big.raw"), 256<<20)
 			area, dir := t.TempDir(), t.TempDir()
-			p := rig.StartFlatimg(t, exportTo(server, area, big, url(server, dir+"/big.raw"))...)
+			// Slowly, so that it does not end before it is looked at.
+			p := rig.StartFlatimg(t, exportTo(server, area, "--bwlimit", "64M", big, url(server, dir+"/big.raw"))...)
 			waitSending(t, p, dir)
 			pids := sessions(t, server)
 			if all {
@@ -232,7 +233,7 @@ func TestExportSFTPInterrupted(t *testing.T) {
 	for _, hangs := range []bool{false, true} {
 		t.Run(fmt.Sprintf("server hangs %v", hangs), func(t *testing.T) {
 			area, dir := t.TempDir(), t.TempDir()
-			p := rig.StartFlatimg(t, exportTo(server, area, big, url(server, dir+"/big.raw"))...)
+			p := rig.StartFlatimg(t, exportTo(server, area, "--bwlimit", "20M", big, url(server, dir+"/big.raw"))...)
 			waitSending(t, p, dir)
 			if hangs {
 				for _, pid := range sessions(t, server) {
@@ -241,7 +242,7 @@ func TestExportSFTPInterrupted(t *testing.T) {
 			}
 			begin := time.Now()
 			syscall.Kill(-p.Cmd.Process.Pid, syscall.SIGINT)
-			if code := p.Wait(t, 20*time.Second); code != exitInterrupted {
+			if code := p.Wait(t, time.Minute); code != exitInterrupted {
 				t.Errorf("exit code %d, want %d\n%s", code, exitInterrupted, p.Output())
 			}
 			t.Logf("ended after %v", time.Since(begin))

@@ -350,7 +350,7 @@ func TestExportInterrupted(t *testing.T) {
 			waitWriting(t, p, writes)
 			begin := time.Now()
 			p.Signal(c.signal)
-			if code := p.Wait(t, 10*time.Second); code != c.code {
+			if code := p.Wait(t, time.Minute); code != c.code {
 				t.Errorf("exit code %d, want %d\n%s", code, c.code, p.Output())
 			}
 			t.Logf("ended after %v", time.Since(begin))
@@ -381,7 +381,7 @@ func TestExportOfChangingImage(t *testing.T) {
 func waitWriting(t *testing.T, p *rig.Process, dir string) {
 	t.Helper()
 	fds := fmt.Sprintf("/proc/%d/fd", p.Cmd.Process.Pid)
-	rig.Eventually(t, 30*time.Second, "it writes to "+dir, func() bool {
+	rig.Eventually(t, time.Minute, "it writes to "+dir, func() bool {
 		if !p.Running() {
 			t.Fatalf("ended before: %s", p.Output())
 		}

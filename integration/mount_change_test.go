@@ -77,7 +77,7 @@ func TestMountChangedLayer(t *testing.T) {
 							t.Errorf("the next read: %v, want EIO", err)
 						}
 					}
-					rig.Eventually(t, 3*time.Second, "EIO also for what the kernel has cached", func() bool {
+					rig.Eventually(t, soon, "EIO also for what the kernel has cached", func() bool {
 						return errors.Is(read(), syscall.EIO)
 					})
 					text := listed(t, m.Point)
@@ -155,7 +155,7 @@ func TestMountReplacedThenChanged(t *testing.T) {
 	if _, err := base.WriteAt([]byte("x"), 0); err != nil {
 		t.Fatal(err)
 	}
-	rig.Eventually(t, 3*time.Second, "EIO for what the kernel has cached", func() bool {
+	rig.Eventually(t, soon, "EIO for what the kernel has cached", func() bool {
 		_, err := f.ReadAt(make([]byte, 4096), 0)
 		return errors.Is(err, syscall.EIO)
 	})

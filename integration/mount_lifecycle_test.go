@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -199,7 +198,7 @@ func TestMountSignals(t *testing.T) {
 					}()
 				}
 				server.Signal(sig)
-				if code := server.Wait(t, 5*time.Second); code != 0 {
+				if code := server.Wait(t, soon); code != 0 {
 					t.Errorf("exit code %d\n%s", code, server.Output())
 				}
 				if rig.IsMounted(t, point) {

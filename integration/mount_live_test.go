@@ -14,9 +14,10 @@ import (
 	"flatimg/integration/rig"
 )
 
-// soon is how long a change in a source may take to show: it is looked for
-// each second.
-const soon = 10 * time.Second
+// soon is more than what is to come soon takes on a machine that is busy, such
+// as a change in a source to show, which is looked for each second; but after a
+// look of three seconds, in which the machine did something else, a minute later.
+const soon = 90 * time.Second
 
 // small builds an image of two layers with contents of its own.
 func small(t *testing.T, dir, name string, seed uint64) *rig.Image {
@@ -26,6 +27,27 @@ func small(t *testing.T, dir, name string, seed uint64) *rig.Image {
 		{Writes: []rig.Write{{Kind: rig.Data, Off: 0, Len: 300_000}}},
 		{Writes: []rig.Write{{Kind: rig.Data, Off: 100_000, Len: 300_000}}},
 	}}.Build(t, dir)
+}
+
+// appear is [small] in the folder of a mount: no look at the folder finds a file
+// that is still being written, which would be left alone for a while.
+func appear(t *testing.T, dir, name string, seed uint64) *rig.Image {
+	t.Helper()
+	im := small(t, t.TempDir(), name, seed)
+	move(t, im, dir)
+	return im
+}
+
+// move moves an image to a folder, base first.
+func move(t *testing.T, im *rig.Image, dir string) {
+	t.Helper()
+	for i, path := range im.Paths {
+		im.Paths[i] = filepath.Join(dir, filepath.Base(path))
+		if err := os.Rename(path, im.Paths[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	im.Dir, im.Top = dir, im.Paths[len(im.Paths)-1]
 }
 
 // names lists a mount.
@@ -72,7 +94,7 @@ func TestMountFolderIsLive(t *testing.T) {
 	if _, err := os.Stat(two); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("two.raw before its image: %v", err)
 	}
-	im := small(t, dir, "two", 2)
+	im := appear(t, dir, "two", 2)
 	rig.CompareContent(t, two, im.Want)
 	wantNames(t, point, "one.raw", "two.raw")
 

@@ -124,7 +124,7 @@ func TestMountLeaks(t *testing.T) {
 		all.Wait()
 	}
 	idle := func(what string) footprint {
-		rig.Eventually(t, 20*time.Second, "all images are closed "+what, func() bool {
+		rig.Eventually(t, soon, "all images are closed "+what, func() bool {
 			for _, v := range statusOf(t, m.Point).Views {
 				if v.Open {
 					return false
@@ -159,16 +159,21 @@ func TestMountEndsUnderLoad(t *testing.T) {
 		t.Run(sig.String(), func(t *testing.T) {
 			dir, list := images(t, 4)
 			m := rig.NewMount(t, "-o", "direct_io", dir)
-			var all sync.WaitGroup
+			var all, begun sync.WaitGroup
+			begun.Add(20)
 			for i := range 20 {
 				all.Go(func() {
+					r := rand.New(rand.NewPCG(uint64(i), 3))
 					f, err := os.Open(view(m.Point, list[i%4].Top, ".raw"))
+					if err == nil {
+						defer f.Close()
+						err = checkRange(f, list[i%4], r)
+					}
+					begun.Done()
 					if err != nil {
 						t.Error(err)
 						return
 					}
-					defer f.Close()
-					r := rand.New(rand.NewPCG(uint64(i), 3))
 					for err == nil {
 						err = checkRange(f, list[i%4], r)
 					}
@@ -179,12 +184,12 @@ func TestMountEndsUnderLoad(t *testing.T) {
 					}
 				})
 			}
-			time.Sleep(200 * time.Millisecond)
+			begun.Wait() // all are busy
 			began := time.Now()
 			if err := syscall.Kill(m.PID, sig); err != nil {
 				t.Fatal(err)
 			}
-			rig.Eventually(t, 5*time.Second, "the server has ended", func() bool { return len(rig.Servers(t, m.Point)) == 0 })
+			rig.Eventually(t, soon, "the server has ended", func() bool { return len(rig.Servers(t, m.Point)) == 0 })
 			all.Wait()
 			t.Logf("ended after %v", time.Since(began))
 			if sig != syscall.SIGKILL {

@@ -42,7 +42,7 @@ func TestMountSandbox(t *testing.T) {
 	rig.CompareContent(t, view(m.Point, im.Top, ".raw"), im.Want)
 	rig.CompareContent(t, filepath.Join(m.Point, "apart.raw"), apart.Want)
 
-	late := small(t, dir, "late", 4)
+	late := appear(t, dir, "late", 4)
 	rig.CompareContent(t, view(m.Point, late.Top, ".raw"), late.Want)
 	replacement := small(t, t.TempDir(), "disk", 5)
 	for i, path := range replacement.Paths {

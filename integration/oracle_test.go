@@ -89,9 +89,16 @@ func TestMapMatchesQEMU(t *testing.T) {
 
 func TestInfoMatchesQEMU(t *testing.T) {
 	onRandomChains(t, func(t *testing.T, im *rig.Image) {
-		want := decode[any](t, rig.Run(t, "qemu-img", "info", "--backing-chain", "--output=json", im.Top))
+		ask := func() any {
+			return decode[any](t, rig.Run(t, "qemu-img", "info", "--backing-chain", "--output=json", im.Top))
+		}
+		before := ask()
 		got := decode[any](t, rig.MustFlatimg(t, "info", "--json", im.Top))
-		if diff := cmp.Diff(want, got); diff != "" {
+		if cmp.Equal(before, got) {
+			return
+		}
+		// A file takes a block more when the file system writes it to its disk.
+		if diff := cmp.Diff(ask(), got); diff != "" {
 			t.Errorf("info (-qemu-img +flatimg):\n%s", diff)
 		}
 	})

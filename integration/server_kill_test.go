@@ -11,7 +11,7 @@ import (
 )
 
 // stepLimit is more than any single run takes, on a machine that is busy.
-const stepLimit = time.Minute
+const stepLimit = 2 * time.Minute
 
 // startUntil starts an export and waits until it has sent n bytes: then nothing
 // passes any more. It says whether that came before the export's end.
@@ -101,7 +101,7 @@ func testServerKilled(t *testing.T, s *exportServer) {
 	s.cutter.Stall(false)
 	begin := time.Now()
 	code := p.Wait(t, stepLimit)
-	if took := time.Since(begin); code != exitServer || took > 30*time.Second {
+	if took := time.Since(begin); code != exitServer || took > promptly {
 		t.Errorf("exit code %d after %v, want %d\n%s", code, took, exitServer, p.Output())
 	}
 	s.restart(t)
@@ -118,13 +118,13 @@ func testInterrupted(t *testing.T, s *exportServer) {
 		if !running {
 			t.Fatalf("ended: %s", p.Output())
 		}
-		if !hangs {
-			s.cutter.Stall(false)
-		}
 		begin := time.Now()
 		syscall.Kill(-p.Cmd.Process.Pid, syscall.SIGINT)
+		if !hangs { // after the signal, before which it could come to its end
+			s.cutter.Stall(false)
+		}
 		code := p.Wait(t, stepLimit)
-		if took := time.Since(begin); code != exitInterrupted || took > 8*time.Second {
+		if took := time.Since(begin); code != exitInterrupted || took > promptly {
 			t.Errorf("server hangs %v: exit code %d after %v, want %d\n%s", hangs, code, took, exitInterrupted, p.Output())
 		}
 		s.cutter.Stall(false)

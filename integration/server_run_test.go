@@ -40,11 +40,25 @@ func (s *exportServer) client(t *testing.T, host, name string, args ...string) *
 		if s.named {
 			s.remove(t, name)
 		}
-		if left := s.left(t); len(left) > 0 {
-			t.Errorf("left over at the server: %q", left)
-		}
+		s.checkLeft(t)
 	})
 	return c
+}
+
+// checkLeft fails the test when something stays at the server. It waits for what
+// the server removes by itself, when it has seen that a client has gone.
+func (s *exportServer) checkLeft(t *testing.T) {
+	t.Helper()
+	var left []string
+	defer func() {
+		if len(left) > 0 {
+			t.Logf("left over at the server: %q", left)
+		}
+	}()
+	rig.Eventually(t, soon, "nothing is left over at the server", func() bool {
+		left = s.left(t)
+		return len(left) == 0
+	})
 }
 
 // sameFile returns one who finds a file there; another client looks after it.

@@ -2,6 +2,7 @@ package layers_test
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -68,7 +69,8 @@ func TestQEMURespectsUs(t *testing.T) {
 // is forced; the base below it can be read.
 func TestWeRespectQEMU(t *testing.T) {
 	built := twoLayers(t)
-	daemon := rig.Start(t, rig.Command(rig.Need(t, "qemu-storage-daemon"),
+	started := filepath.Join(built.Dir, "pid")
+	daemon := rig.Start(t, rig.Command(rig.Need(t, "qemu-storage-daemon"), "--pidfile", started,
 		"--blockdev", "driver=file,node-name=f,filename="+built.Top,
 		"--blockdev", "driver=qcow2,node-name=q,file=f",
 		"--nbd-server", "addr.type=unix,addr.path="+filepath.Join(built.Dir, "socket"),
@@ -87,7 +89,15 @@ func TestWeRespectQEMU(t *testing.T) {
 		}
 		return errors.Is(err, volume.ErrInUse)
 	}
-	rig.Eventually(t, 10*time.Second, "the daemon has the image open for writing", inUse)
+	// It writes its process ID when it has made its export. Sooner, while it
+	// takes its locks, opening the image could keep it from that.
+	rig.Eventually(t, time.Minute, "the daemon has started", func() bool {
+		_, err := os.Stat(started)
+		return err == nil || !daemon.Running()
+	})
+	if !inUse() {
+		t.Fatal("the image that the daemon has open for writing is not in use")
+	}
 
 	_, err := layers.Open(built.Top, layers.Options{})
 	wantError(t, err, layers.ErrRefused, "in use")
@@ -100,8 +110,8 @@ func TestWeRespectQEMU(t *testing.T) {
 		t.Errorf("probing needs no lock, but fails: %v", err)
 	}
 	daemon.Signal(syscall.SIGTERM)
-	daemon.Wait(t, 10*time.Second)
-	rig.Eventually(t, 10*time.Second, "the image is free", func() bool { return !inUse() })
+	daemon.Wait(t, time.Minute)
+	rig.Eventually(t, time.Minute, "the image is free", func() bool { return !inUse() })
 }
 
 // TestRelocate opens chains whose recorded backing file is not where it was.

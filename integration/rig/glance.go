@@ -97,7 +97,7 @@ func newGlance(t T, store string, keystone *KeystoneServer) *GlanceServer {
 
 // answers says whether an HTTP server answers at all.
 func answers(url string) bool {
-	client := http.Client{Timeout: 5 * time.Second}
+	client := http.Client{Timeout: 30 * time.Second}
 	defer client.CloseIdleConnections()
 	resp, err := client.Get(url)
 	if err == nil {

@@ -92,7 +92,7 @@ func (k *KeystoneServer) post(t T, path, token string, message any) ([]byte, htt
 	if token != "" {
 		req.Header.Set("X-Auth-Token", token)
 	}
-	client := http.Client{Timeout: 30 * time.Second}
+	client := http.Client{Timeout: time.Minute}
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {

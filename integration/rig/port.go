@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+
+	"golang.org/x/sys/unix"
 )
 
 // Ports for servers. Those above are for clients: the kernel could give one of
@@ -11,20 +13,39 @@ import (
 // (/proc/sys/net/ipv4/ip_local_port_range).
 const firstPort, lastPort = 10000, 32767
 
-// freePorts returns n ports of the loopback address that nobody listens at.
+// freePorts returns n ports of the loopback address that nobody listens at. No
+// other call returns one of them, in this process or another, until this
+// process ends: a server may start late, or again.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		if !claim(port) {
+			continue
+		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
 		}
-		// Open until all are found, lest one be found twice.
-		defer l.Close()
+		l.Close()
 		if ports = append(ports, port); len(ports) == n {
 			return ports, nil
 		}
 	}
 	return nil, fmt.Errorf("no %d ports are free", n)
+}
+
+// claim says whether a port was nobody's, and is ours from now on. What stands
+// for it is a socket with an abstract name (unix(7)): one process can bind that,
+// and it goes with the process, however that ends.
+func claim(port int) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("@flatimg-tests-port-%d", port)}); err != nil {
+		unix.Close(fd)
+		return false
+	}
+	return true
 }

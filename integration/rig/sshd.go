@@ -70,10 +70,12 @@ func Sshd(t T) *SSHServer {
 func (s *SSHServer) Stop(t T) {
 	t.Helper()
 	connections := descendants(s.Pid())
-	s.Server.Stop()
+	kill(s.Pid())
 	for _, pid := range connections {
 		kill(pid)
 	}
+	// After them, since it waits until nobody holds the server's output open.
+	s.Server.Stop()
 }
 
 // descendants returns the processes that a process has started, and those that
