@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-
-	"golang.org/x/sys/unix"
 )
 
 // Ports for servers. Those above are for clients: the kernel could give one of
@@ -33,19 +31,4 @@ func freePorts(n int) ([]int, error) {
 		}
 	}
 	return nil, fmt.Errorf("no %d ports are free", n)
-}
-
-// claim says whether a port was nobody's, and is ours from now on. What stands
-// for it is a socket with an abstract name (unix(7)): one process can bind that,
-// and it goes with the process, however that ends.
-func claim(port int) bool {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("@flatimg-tests-port-%d", port)}); err != nil {
-		unix.Close(fd)
-		return false
-	}
-	return true
 }
