@@ -11,17 +11,20 @@ import (
 // (/proc/sys/net/ipv4/ip_local_port_range).
 const firstPort, lastPort = 10000, 32767
 
-// freePorts returns n ports of the loopback address that nobody listens at.
+// freePorts returns n ports of the loopback address that nobody listens at, and
+// that no other test gets.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort+1)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
+		if !reserve(port) {
 			continue
 		}
-		// Open until all are found, lest one be found twice.
-		defer l.Close()
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue // and it stays reserved: it is of no use to others either
+		}
+		l.Close()
 		if ports = append(ports, port); len(ports) == n {
 			return ports, nil
 		}
