@@ -171,7 +171,7 @@ func (c *Cutter) listen() error {
 // connect serves one client until both sides have ended, or one has failed.
 func (c *Cutter) connect(client net.Conn) {
 	defer client.Close()
-	server, err := net.DialTimeout(network(c.server), c.server, 10*time.Second)
+	server, err := net.DialTimeout(network(c.server), c.server, time.Minute)
 	if err != nil {
 		reset(client)
 		return

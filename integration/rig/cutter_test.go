@@ -41,7 +41,7 @@ func send(t *testing.T, c *rig.Cutter, n int) (int, error) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	go func() {
 		conn.Write(bytes.Repeat([]byte{1}, n))
 		conn.(*net.TCPConn).CloseWrite()
@@ -119,7 +119,7 @@ func TestCutterStalls(t *testing.T) {
 		t.Error("a byte passes")
 	}
 	c.Stall(false)
-	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if n, err := conn.Read(make([]byte, 1)); n != 1 {
 		t.Errorf("no byte passes: %v", err)
 	}

@@ -171,7 +171,7 @@ func TestFileSystems(t *testing.T) {
 
 func TestWait(t *testing.T) {
 	p := rig.Start(t, rig.Command("/bin/sh", "-c", "echo out; echo err >&2; exit 3"))
-	if code := p.Wait(t, 10*time.Second); code != 3 || p.Output() != "out\nerr\n" {
+	if code := p.Wait(t, time.Minute); code != 3 || p.Output() != "out\nerr\n" {
 		t.Errorf("exit code %d, output %q", code, p.Output())
 	}
 }

@@ -39,7 +39,7 @@ func TestStartedEndWithTheTests(t *testing.T) {
 	}
 	child.Process.Kill()
 	child.Wait()
-	rig.Eventually(t, 10*time.Second, "the process has ended", func() bool {
+	rig.Eventually(t, time.Minute, "the process has ended", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(stat), ") Z ") || syscall.Kill(pid, 0) != nil
 	})
