@@ -30,7 +30,7 @@ func fakeServer(t *testing.T, serve func(f fake)) Address {
 			if err != nil {
 				return
 			}
-			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			serve(fake{conn, t})
 			conn.Close()
 		}
@@ -144,6 +144,31 @@ func dialFake(t testing.TB, a Address, o Options) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// dialPipe is a client of serve over a pipe in memory, for tests with a clock of
+// their own.
+func dialPipe(t *testing.T, o Options, serve func(f fake)) *Client {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		serve(fake{theirs, t})
+		theirs.Close()
+	}()
+	t.Cleanup(func() {
+		ours.Close()
+		<-ended
+	})
+	s := &session{raw: ours, conn: ours, name: "disk"}
+	e, err := s.negotiate(t.Context(), nil, o.Status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Client{export: e, conns: []*conn{newConn(s, e, o.withDefaults())}, edges: make(chan struct{}, 1)}
 	t.Cleanup(func() { c.Close() })
 	return c
 }

@@ -91,7 +91,7 @@ func TestDeviceHuge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer up.Close(false)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := up.Send(ctx, src, &testLog{}); err != nil {
 		t.Error(err)

@@ -82,13 +82,17 @@ func eachWork(src Source, from, size int64, f func(imageioWork) error) error {
 	return zero(size)
 }
 
-// sendFrom does all work at and after from.
+// sendFrom does all work at and after from. After an answer that tells a loss it
+// begins no more, and waits for what is under way: a request that was given up
+// could fail, and lose what has been sent again meanwhile, without a word.
 func (u *imageioUpload) sendFrom(ctx context.Context, from int64, log Log) error {
 	type begun struct {
 		imageioWork
 		*Pending
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	more, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	work := make(chan begun)
 	f := &Front{Advance: u.arrived.Store}
 	end := u.src.Size()
@@ -97,30 +101,43 @@ func (u *imageioUpload) sendFrom(ctx context.Context, from int64, log Log) error
 	}
 	group.Go(func() error {
 		defer close(work)
-		return eachWork(u.src, from, end, func(w imageioWork) error {
+		err := eachWork(u.src, from, end, func(w imageioWork) error {
 			select {
 			case work <- begun{w, f.Begin(min(w.end, u.src.Size()))}:
 				return nil
-			case <-ctx.Done():
-				return context.Cause(ctx)
+			case <-more.Done():
+				return context.Cause(more)
 			}
 		})
+		if is[unflushed](err) {
+			return nil // told below
+		}
+		return err
 	})
 	for range u.workers {
 		group.Go(func() error {
 			for w := range work {
-				if err := u.do(ctx, w.imageioWork, log); err != nil {
-					return err
+				err := u.do(ctx, w.imageioWork, log)
+				if err == nil {
+					f.Arrive(w.Pending)
+					err = u.flushSome(ctx, log)
 				}
-				f.Arrive(w.Pending)
-				if err := u.flushSome(ctx, log); err != nil {
+				if is[unflushed](err) {
+					stop(err)
+					return nil
+				}
+				if err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	if lost := context.Cause(more); is[unflushed](lost) {
+		return lost
+	}
+	return err
 }
 
 // do makes the request for w.

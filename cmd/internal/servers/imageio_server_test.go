@@ -77,7 +77,12 @@ func TestImageioServerResume(t *testing.T) {
 	random := rand.New(rand.NewPCG(53, 54))
 	var state []byte
 	var sent int64
-	for range 6 {
+	// Whether something was flushed before a cut depends on how the connections
+	// share the line.
+	for run := 0; run < 6 || sent == 0; run++ {
+		if run == 60 {
+			t.Fatal("nothing was kept")
+		}
 		up, err := Open(t.Context(), overTLS(s, cut.Address), Options{CACert: s.Certs.CA, Resume: state, Retries: -1, Connections: 2})
 		if err != nil {
 			t.Fatal(err)

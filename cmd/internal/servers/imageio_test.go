@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -357,6 +358,53 @@ func TestImageioLostBeforeFlush(t *testing.T) {
 	}
 	if !bytes.Equal(f.disk, bytesOf(t, src)) {
 		t.Error("other bytes arrived")
+	}
+}
+
+// After an answer that tells a loss, nothing is sent again before all that is
+// under way is answered: what fails later loses once more.
+func TestImageioLostTwice(t *testing.T) {
+	t.Parallel()
+	src := newSource(2*imageioPiece, chunk{0, 2 * imageioPiece})
+	f, url := newImageio(t, src.Size())
+	begun, first, second, flushing := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var one, other, flush atomic.Bool
+	f.fault = func(_ int, w http.ResponseWriter, r *http.Request) (done bool) {
+		switch at := r.Header.Get("Content-Range"); {
+		case r.Method == "PATCH":
+			if !flush.Swap(true) {
+				close(flushing)
+			}
+			<-second
+		case strings.HasPrefix(at, "bytes 0-"):
+			if done = !one.Swap(true); done {
+				io.Copy(io.Discard, r.Body)
+				<-begun
+				f.crash(w)
+				close(first)
+			}
+		case strings.HasPrefix(at, fmt.Sprintf("bytes %d-", imageioPiece)):
+			if done = !other.Swap(true); done {
+				io.Copy(io.Discard, r.Body)
+				close(begun)
+				<-first
+				select {
+				case <-r.Context().Done(): // the client has given it up
+					<-flushing
+				case <-time.After(300 * time.Millisecond):
+				}
+				f.crash(w)
+				close(second)
+			}
+		}
+		return done
+	}
+	log := &testLog{}
+	if err := export(t, t.Context(), url, Options{Connections: 2}, src, log); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(f.disk, bytesOf(t, src)) || log.sent.Load() != src.Size() {
+		t.Errorf("other bytes arrived; %d bytes counted", log.sent.Load())
 	}
 }
 

@@ -250,12 +250,16 @@ func TestNBDLostWithin(t *testing.T) {
 	server := rig.Nbdkit(t, "memory", "64M")
 	up := openNBDAt(t, server.URI, Options{})
 	up.flushEvery = flushLeast
-	log := &killingLog{before: src.Size(), kill: func() { server.Restart(t) }}
+	// A hole before the data would be there in an empty disk, too.
+	log := &killingLog{after: 1 << 20, before: src.Size(), kill: func() { server.Restart(t) }}
 	if err := up.Send(t.Context(), src, log); err != nil || !log.killed {
 		t.Fatalf("%v; restarted: %v", err, log.killed)
 	}
 	if sent := log.sent.Load(); sent != data {
 		t.Errorf("%d bytes counted", sent)
+	}
+	if said := strings.Join(log.said, "\n"); !strings.Contains(said, "beginning anew") {
+		t.Errorf("told %q", said)
 	}
 	checkReadBack(t, up, src)
 }
@@ -276,7 +280,6 @@ func TestNBDRefused(t *testing.T) {
 		"broken":    {rig.Nbdkit(t, "--filter=error", "memory", "4M", "error=EIO", "error-pwrite-rate=100%").URI, cli.ExitServer},
 		"no export": {rig.QemuNbd(t, oldDisk(t, 4<<20), "-x", "a").URI, cli.ExitServer},
 	} {
-		begin := time.Now()
 		up, err := Open(t.Context(), c.uri, Options{})
 		if err == nil {
 			err = up.Send(t.Context(), src, &testLog{})
@@ -285,8 +288,8 @@ func TestNBDRefused(t *testing.T) {
 		if e, ok := errors.AsType[*cli.Error](err); !ok || e.Code != c.code {
 			t.Errorf("%s: %v, want exit code %d", name, err, c.code)
 		}
-		if took := time.Since(begin); took > 5*time.Second {
-			t.Errorf("%s: it took %v", name, took)
+		if mayPass(err) {
+			t.Errorf("%s: tried again", name)
 		}
 	}
 	small := openNBDAt(t, rig.Nbdkit(t, "memory", "1M").URI, Options{})
@@ -298,14 +301,15 @@ func TestNBDRefused(t *testing.T) {
 	}
 }
 
-// TestNBDSlowZeroes zeroes at a server that has to write the zeros.
+// TestNBDSlowZeroes zeroes at a server that has to write the zeros: 1 s for what
+// one request may zero, longer than the patience for what fits into one.
 func TestNBDSlowZeroes(t *testing.T) {
 	t.Parallel()
 	src := &largeSource{size: 2 << 30}
 	server := rig.Nbdkit(t, "eval", "get_size=echo 2147483648", "pwrite=exit 0", "can_zero=exit 0", "thread_model=echo parallel",
-		`zero=ms=$(($3 >> 19)); sleep $(printf %d.%03d $((ms / 1000)) $((ms % 1000)))`) // each at 500 MiB a second
+		"zero=sleep $(($3 >> 26))") // each at 64 MiB a second
 	up := openNBDAt(t, server.URI, Options{Retries: -1})
-	up.options.Timeout = time.Second
+	up.options.Timeout = 12 * time.Second
 	up.broke(up.client)
 	if err := up.Send(t.Context(), src, &testLog{}); err != nil {
 		t.Error(err)
@@ -326,7 +330,8 @@ func TestNBDHangs(t *testing.T) {
 		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 	up.Close(false)
-	if took := time.Since(begin); took > 4*time.Second {
+	// Some seconds of grace, and not the minutes of a silent server.
+	if took := time.Since(begin); took > 40*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -375,7 +380,8 @@ func TestNBDHuge(t *testing.T) {
 		for _, r := range src.runs {
 			checkRead(t, down, src, r.off, r.length)
 		}
-		if took := time.Since(begin); took > time.Minute {
+		// A second or two; to send or to read all of it would take hours.
+		if took := time.Since(begin); took > 5*time.Minute {
 			t.Errorf("%s: it took %v", name, took)
 		}
 	}

@@ -47,6 +47,9 @@ type movement struct {
 	io.Reader
 	io.WriteCloser
 	last atomic.Int64
+	// silent is set when it was hung up on since nothing moved. What is closed
+	// after that may still move.
+	silent atomic.Bool
 }
 
 func (m *movement) note() { m.last.Store(time.Now().UnixNano()) }
@@ -149,6 +152,7 @@ func (c *sftpConn) isDone(ctx context.Context, silence time.Duration, done chan 
 		case <-tick.C:
 		}
 		if c.moved.since() > silence {
+			c.moved.silent.Store(true)
 			c.hangUp()
 		}
 	}

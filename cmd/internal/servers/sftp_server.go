@@ -114,7 +114,7 @@ func (s *sftpServer) try(ctx context.Context, f func(c *sftpConn) error) error {
 	err = f(c)
 	close(done)
 	if sftpLost(err) && ctx.Err() == nil {
-		if c.moved.since() > silence {
+		if c.moved.silent.Load() {
 			err = fmt.Errorf("no answer for %v: %w", silence, err)
 		}
 		// ssh ends soon after the connection; its last words say why.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -84,23 +85,28 @@ func TestSFTPReadBackFails(t *testing.T) {
 func TestSFTPSilent(t *testing.T) {
 	t.Parallel()
 	for _, connections := range []int{1, 3} {
-		dir := t.TempDir()
-		src := smallSource(34)
-		dest, o := sftpTo(t, dir, "disk.raw", append(slices.Repeat([]string{""}, connections-1), "hang 300000")...)
-		o.Connections = connections
-		up, err := Open(t.Context(), dest, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		up.(*sftpUpload).server.silence = time.Second
-		log := &testLog{}
-		if err := errors.Join(publish(t, up, src, log), up.Close(false)); err != nil {
-			t.Errorf("%d connections: %v", connections, err)
-		}
-		if said := strings.Join(log.said, "\n"); !strings.Contains(said, "no answer") {
-			t.Errorf("told %q", said)
-		}
-		checkFile(t, dir, "disk.raw", src)
+		t.Run(fmt.Sprint(connections), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			src := smallSource(34)
+			dest, o := sftpTo(t, dir, "disk.raw", append(slices.Repeat([]string{""}, connections-1), "hang 300000")...)
+			o.Connections = connections
+			up, err := Open(t.Context(), dest, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// More than it takes to start the fake ssh of the other connections,
+			// for which the first one waits.
+			up.(*sftpUpload).server.silence = 5 * time.Second
+			log := &testLog{}
+			if err := errors.Join(publish(t, up, src, log), up.Close(false)); err != nil {
+				t.Error(err)
+			}
+			if said := strings.Join(log.said, "\n"); !strings.Contains(said, "no answer") {
+				t.Errorf("told %q", said)
+			}
+			checkFile(t, dir, "disk.raw", src)
+		})
 	}
 }
 
@@ -116,7 +122,7 @@ func TestSFTPLaneHangs(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- up.Send(ctx, smallSource(35), &testLog{}) }()
-	rig.Eventually(t, 10*time.Second, "the server hangs", func() bool {
+	rig.Eventually(t, time.Minute, "the server hangs", func() bool {
 		_, err := os.Stat(dir + "/faults.hung")
 		return err == nil
 	})
@@ -126,7 +132,7 @@ func TestSFTPLaneHangs(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute): // what is silent is hung up on after 10
 		t.Fatal("it still sends")
 	}
 	up.Close(false)

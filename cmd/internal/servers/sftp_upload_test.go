@@ -275,7 +275,7 @@ func TestSFTPHangs(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- up.Send(ctx, smallSource(5), &testLog{}) }()
-	rig.Eventually(t, 10*time.Second, "the server hangs", func() bool {
+	rig.Eventually(t, time.Minute, "the server hangs", func() bool {
 		_, err := os.Stat(dir + "/faults.hung")
 		return err == nil
 	})
@@ -287,7 +287,8 @@ func TestSFTPHangs(t *testing.T) {
 	if err := up.Close(false); err == nil || !strings.Contains(err.Error(), "left over") {
 		t.Errorf("close: %v", err)
 	}
-	if took := time.Since(begin); took > 13*time.Second {
+	// Some seconds of grace, and not the 10 minutes of a silent server.
+	if took := time.Since(begin); took > time.Minute {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -306,7 +307,8 @@ func TestSSHSilent(t *testing.T) {
 	if err == nil || cli.ExitCode(err) != cli.ExitServer {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(begin); took > 20*time.Second {
+	// Not the minute that it takes by default.
+	if took := time.Since(begin); took > 50*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }
