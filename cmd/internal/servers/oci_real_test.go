@@ -161,14 +161,14 @@ func TestOCIStalls(t *testing.T) {
 	if err := up.Send(ctx, ociTestSource(), log); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took > 45*time.Second {
+	if took := time.Since(begin); took > hangs {
 		t.Errorf("ended after %v", took)
 	}
 	begin = time.Now()
 	if err := up.Close(false); err == nil {
 		t.Error("nothing is said of what is left over")
 	}
-	if took := time.Since(begin); took > 45*time.Second {
+	if took := time.Since(begin); took > hangs {
 		t.Errorf("closed after %v", took)
 	}
 }
