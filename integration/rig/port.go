@@ -11,17 +11,21 @@ import (
 // (/proc/sys/net/ipv4/ip_local_port_range).
 const firstPort, lastPort = 10000, 32767
 
-// freePorts returns n ports of the loopback address that nobody listens at.
+// freePorts returns n ports of the loopback address that nobody listens at, and
+// that no other test gets: not before its server listens, and not while that is
+// stopped.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		if !holdPort(port) {
+			continue
+		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
 		}
-		// Open until all are found, lest one be found twice.
-		defer l.Close()
+		l.Close()
 		if ports = append(ports, port); len(ports) == n {
 			return ports, nil
 		}
