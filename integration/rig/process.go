@@ -15,9 +15,12 @@ import (
 const (
 	// runLimit is the time after which a command is taken to hang.
 	runLimit = 3 * time.Minute
-	// pipeGrace is how long a command's output may stay open after its end.
+	// pipeLimit is how long a command's output may stay open after its end.
 	// A mount that keeps its caller's output open makes $(flatimg mount …)
 	// in a script wait for ever.
+	pipeLimit = 30 * time.Second
+	// pipeGrace is how long the output is waited for of what runs beside a
+	// test: what it has started may have it and outlive it.
 	pipeGrace = 5 * time.Second
 )
 
@@ -81,7 +84,7 @@ func run(t T, cmd *exec.Cmd) Result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.WaitDelay = pipeGrace
+	cmd.WaitDelay = pipeLimit
 	if err := startCommand(cmd); err != nil {
 		t.Fatalf("%v", err)
 	}

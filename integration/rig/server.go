@@ -14,7 +14,7 @@ import (
 const (
 	// serverLimit is how long a server may take until it answers. The slowest
 	// take 5 seconds on an idle machine.
-	serverLimit = 2 * time.Minute
+	serverLimit = 3 * time.Minute
 	// startAttempts is how often a server is started when another has taken
 	// its port.
 	startAttempts = 5

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/servers"
@@ -230,28 +231,40 @@ func TestFetchKeepsStates(t *testing.T) {
 	to := newFetched(t)
 	to.fetch(d, true).run(t.Context())
 	d.left = 40<<20 + 1
-	f := to.fetch(d, true)
 	var states []int64
-	last := int64(-1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f.run(t.Context())
-	}()
-	for isRunning := true; isRunning; {
-		select {
-		case <-done:
-			isRunning = false
-		default:
+	last := to.job.file(mainFile).Hash.Offset
+	noted := func() {
+		for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(time.Millisecond) {
+			if off := to.job.file(mainFile).Hash.Offset; off > last {
+				last = off
+				states = append(states, last)
+				return
+			}
 		}
-		if h := to.job.file(mainFile).Hash; h != nil && h.Offset != last {
-			last = h.Offset
-			states = append(states, last)
-		}
+		t.Errorf("no state after %d", last)
 	}
+	to.fetch(&waiting{d, noted}, true).run(t.Context())
+	noted()
 	if last < 33<<20+12345+40<<20 || len(states) < 3 {
 		t.Errorf("states at %v", states)
 	}
+}
+
+// waiting is a download that calls wait when 16 MiB have come.
+type waiting struct {
+	*fakeDownload
+	wait func()
+}
+
+func (d *waiting) Read(ctx context.Context, w io.Writer, off, length int64) error {
+	const part = 16 << 20
+	for ; length > part; off, length = off+part, length-part {
+		if err := d.fakeDownload.Read(ctx, w, off, part); err != nil {
+			return err
+		}
+		d.wait()
+	}
+	return d.fakeDownload.Read(ctx, w, off, length)
 }
 
 // TestFetchDamaged: what is in the area's file must be what was fetched.

@@ -18,7 +18,7 @@ func checkLeaks(t *testing.T) {
 			if f <= files && r <= routines {
 				return
 			}
-			if time.Since(begin) > 5*time.Second {
+			if time.Since(begin) > 30*time.Second {
 				buf := make([]byte, 64<<10)
 				t.Errorf("%d descriptors, were %d; %d goroutines, were %d\n%s", f, files, r, routines, buf[:runtime.Stack(buf, true)])
 				return

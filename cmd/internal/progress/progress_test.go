@@ -3,6 +3,7 @@ package progress
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -30,10 +31,35 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// toldShower tells when it has shown something, to who waits for that.
+type toldShower struct {
+	shower
+	shown chan struct{}
+}
+
+func (s toldShower) show(done, skipped int64) {
+	s.shower.show(done, skipped)
+	select {
+	case s.shown <- struct{}{}:
+	default:
+	}
+}
+
+// await waits for what tells that something was shown.
+func await(t *testing.T, shown <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-shown:
+	case <-time.After(time.Minute):
+		t.Fatal("nothing was shown")
+	}
+}
+
 // TestBar draws on what is taken for a terminal, from many goroutines.
 func TestBar(t *testing.T) {
 	var b bytes.Buffer // read after Stop only
-	m := newMeter(&b, drawEvery, func(stage string, total int64) shower { return newBar(&b, stage, total) })
+	shown := make(chan struct{})
+	m := newMeter(&b, drawEvery, func(stage string, total int64) shower { return toldShower{newBar(&b, stage, total), shown} })
 	m.Start("copying", 2000)
 	var wg sync.WaitGroup
 	for range 10 {
@@ -44,9 +70,10 @@ func TestBar(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	time.Sleep(2 * drawEvery)
+	await(t, shown) // what was added last may have come after it had begun
+	await(t, shown)
 	m.Start("verifying", 0)
-	time.Sleep(2 * drawEvery)
+	await(t, shown)
 	m.Stop()
 	m.Stop()
 	for _, want := range []string{"copying", "50%", "verifying"} {
@@ -67,35 +94,54 @@ func TestNilMeter(t *testing.T) {
 
 // TestEvents reads what a program would.
 func TestEvents(t *testing.T) {
-	var b bytes.Buffer // read after Stop only
-	m := NewEvents(&b).Meter("web.qcow2")
+	out, in := io.Pipe()
+	m := NewEvents(in).Meter("web.qcow2")
 	m.every = time.Millisecond
+	all := make(chan struct{}) // closed when progress tells of all that was done
+	ended := make(chan map[string]bool)
+	go func() {
+		seen := map[string]bool{}
+		for dec := json.NewDecoder(out); ; {
+			var e struct {
+				Event, Job, Stage, Text string
+				Done                    int64   `json:"bytes_done"`
+				Total                   int64   `json:"bytes_total"`
+				Left                    float64 `json:"seconds_left"`
+			}
+			err := dec.Decode(&e)
+			if err != nil {
+				out.CloseWithError(err)
+				if err != io.EOF {
+					t.Error(err)
+				}
+				ended <- seen
+				return
+			}
+			if e.Job != "web.qcow2" || e.Event != "message" && (e.Stage != "sending" || e.Total != 1000) || e.Event == "message" && e.Text != "the line broke" {
+				t.Errorf("%+v", e)
+			}
+			if e.Event == "progress" {
+				if e.Done > 500 || e.Done == 500 && e.Left <= 0 {
+					t.Errorf("%+v", e)
+				}
+				if e.Done < 500 {
+					continue // it came between Skip and Add
+				}
+				if !seen["progress"] {
+					close(all)
+				}
+			}
+			seen[e.Event] = true
+		}
+	}()
 	m.Start("sending", 1000)
 	m.Skip(300)
 	m.Add(200)
-	time.Sleep(20 * time.Millisecond)
+	await(t, all)
 	m.Say("the line broke")
 	m.Stop()
-	seen := map[string]bool{}
-	for dec := json.NewDecoder(&b); dec.More(); {
-		var e struct {
-			Event, Job, Stage, Text string
-			Done                    int64   `json:"bytes_done"`
-			Total                   int64   `json:"bytes_total"`
-			Left                    float64 `json:"seconds_left"`
-		}
-		if err := dec.Decode(&e); err != nil {
-			t.Fatal(err)
-		}
-		seen[e.Event] = true
-		if e.Job != "web.qcow2" || e.Event != "message" && (e.Stage != "sending" || e.Total != 1000) || e.Event == "message" && e.Text != "the line broke" {
-			t.Errorf("%+v", e)
-		}
-		if e.Event == "progress" && (e.Done != 500 || e.Left <= 0) {
-			t.Errorf("%+v", e)
-		}
-	}
-	if len(seen) != 3 {
+	in.Close()
+	if seen := <-ended; len(seen) != 3 {
 		t.Errorf("events: %v", seen)
 	}
 }

@@ -56,7 +56,8 @@ type layerSender struct {
 	retry *retrier
 	log   Log
 
-	chunk int64 // bytes a request carries
+	chunk int64         // bytes a request carries
+	grace time.Duration // how long one may go on after an interrupt
 
 	at  *url.URL // of the upload; nil: there is none
 	off int64    // before it all has arrived
@@ -274,7 +275,7 @@ func (s *layerSender) sendChunk(ctx context.Context) error {
 	// The request outlives an interrupt for a moment.
 	graced, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(chunkGrace, cancel) })
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(s.grace, cancel) })
 	defer stop()
 	resp, err := s.do(graced, ociRequest{
 		method: http.MethodPatch, url: s.at, size: end - s.off,

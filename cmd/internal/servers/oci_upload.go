@@ -39,6 +39,7 @@ type ociUpload struct {
 	retry *retrier
 	state ociState
 	chunk int64 // bytes of the layer that a request carries
+	grace time.Duration
 
 	at    *url.URL // of an unfinished upload; nil: none
 	layer descriptor
@@ -63,7 +64,7 @@ func openOCI(ctx context.Context, dest string, o Options) (Upload, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &ociUpload{ociClient: client, name: o.Name, force: o.Force, retry: newRetrier(o), chunk: layerChunk}
+	u := &ociUpload{ociClient: client, name: o.Name, force: o.Force, retry: newRetrier(o), chunk: layerChunk, grace: chunkGrace}
 	if err := u.open(ctx, o.Resume); err != nil {
 		client.close()
 		return nil, err
@@ -145,7 +146,7 @@ func (u *ociUpload) Send(ctx context.Context, src Source, log Log) error {
 	}
 	u.head = int64(len(layer.head))
 	u.retry.say = log.Say
-	s := &layerSender{ociClient: u.ociClient, layer: layer, retry: u.retry, log: log, chunk: u.chunk}
+	s := &layerSender{ociClient: u.ociClient, layer: layer, retry: u.retry, log: log, chunk: u.chunk, grace: u.grace}
 	u.layer, err = s.send(ctx, u.state)
 	u.at = s.at
 	if err != nil {
