@@ -69,6 +69,9 @@ func (f *fakeGlance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "<html><head><title>401</title></head><body><h1>401</h1>Please log in.<br /></body></html>", http.StatusUnauthorized)
 	case f.failures != nil && f.failing > 0 && f.failures.MatchString(what):
 		f.failing--
+		if f.status < 500 {
+			io.Copy(io.Discard, r.Body) // an answer before its end may be lost, and this one is not repeated
+		}
 		w.WriteHeader(f.status)
 		fmt.Fprint(w, `{"message": "The store is unwell.", "code": "x"}`)
 	case f.loseAnswers != nil && f.loseAnswers.MatchString(what):
