@@ -6,7 +6,7 @@ import (
 	"sync"
 
 	"flatimg/cmd/internal/cli"
-	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/schemes"
 )
 
 // Watcher is told how a batch goes; by several goroutines, one image by one.
@@ -66,7 +66,7 @@ func ExportAll(ctx context.Context, images []string, o Options, jobs int, w Watc
 
 // checkBatch refuses what can't go well, before the first image.
 func checkBatch(images []string, o Options) error {
-	if !servers.IsFolder(o.Dest) {
+	if !schemes.IsFolder(o.Dest) {
 		return &cli.Error{
 			Err:  fmt.Errorf("%s: not a folder, for %d images", o.Dest, len(images)),
 			Hint: "of several images DEST is an existing folder, or a URL that ends with a slash",

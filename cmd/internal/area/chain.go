@@ -7,7 +7,7 @@ import (
 	"syscall"
 
 	"flatimg/cmd/internal/cli"
-	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/schemes"
 	"flatimg/layers"
 	"flatimg/layers/volume"
 )
@@ -27,7 +27,7 @@ func chainFiles(im *layers.Image, f func(*volume.File) error) error {
 // checkNotSource fails when dest, or the file name in it, is a file of the
 // image: the export would replace what it reads.
 func checkNotSource(im *layers.Image, dest, name string) error {
-	path, isLocal := servers.LocalPath(dest)
+	path, isLocal := schemes.LocalPath(dest)
 	if !isLocal {
 		return nil
 	}

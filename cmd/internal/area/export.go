@@ -18,6 +18,7 @@ import (
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/progress"
 	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/schemes"
 	"flatimg/convert"
 	"flatimg/layers"
 )
@@ -104,7 +105,7 @@ func Export(ctx context.Context, o Options) (_ *Report, err error) {
 
 // validate refuses what can't be done together.
 func (o Options) validate(spec convert.Spec) error {
-	_, isLocal := servers.LocalPath(o.Dest)
+	_, isLocal := schemes.LocalPath(o.Dest)
 	switch {
 	case o.Stream && o.Keep:
 		return cli.Usagef("--stream makes no file in the area that --keep-area could keep")
@@ -186,7 +187,7 @@ func (e *export) open(ctx context.Context, dest, name, role string) (servers.Upl
 	if e.job != nil {
 		o.Resume = e.job.file(role).State
 	}
-	up, err := servers.Open(ctx, dest, o)
+	up, err := schemes.Open(ctx, dest, o)
 	if err != nil {
 		return nil, err
 	}
@@ -275,7 +276,7 @@ func (e *export) place(ctx context.Context, up servers.Upload, p product) error 
 		return err
 	}
 	// What goes to a device of this machine is not made twice.
-	_, isHere := servers.LocalPath(e.Dest)
+	_, isHere := schemes.LocalPath(e.Dest)
 	if e.Stream || isHere && !isLocal && !e.Keep && e.Area == "" && !e.spec.Packed() {
 		return e.stream(ctx, up, p, expected)
 	}

@@ -21,6 +21,7 @@ import (
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/progress"
 	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/transfer"
 )
 
 // fetchChunk is what one lane fetches at a time, in bytes: enough that the
@@ -123,10 +124,10 @@ func (f *fetch) fetch(ctx context.Context) error {
 	}
 	type begun struct {
 		part
-		*servers.Pending
+		*transfer.Pending
 	}
 	parts := make(chan begun)
-	front := &servers.Front{Advance: f.advance}
+	front := &transfer.Front{Advance: f.advance}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(parts)
@@ -212,7 +213,8 @@ func dataBefore(ctx context.Context, at servers.Download, off int64) (sum int64,
 
 // try fetches a range, again from where it broke off when that may pass.
 func (f *fetch) try(ctx context.Context, p part, w *sparseWriter) error {
-	r := servers.NewRetrier(f.retries, func(format string, args ...any) { f.meter.Say(fmt.Sprintf(format, args...)) })
+	r := transfer.NewRetrier(servers.Options{Retries: f.retries})
+	r.Say = func(format string, args ...any) { f.meter.Say(fmt.Sprintf(format, args...)) }
 	for {
 		length := p.length
 		if length >= 0 {
@@ -349,7 +351,7 @@ func (f *fetch) checkSum(ctx context.Context, sum []byte, size int64) (by string
 	}
 	if !bytes.Equal(sum, want.Sum) {
 		return "", &cli.Error{
-			Err:  fmt.Errorf("%s: %w: the checksum here is %x, that of the server %x (%s)", f.from, servers.ErrDiffers, sum, want.Sum, want.By),
+			Err:  fmt.Errorf("%s: %w: the checksum here is %x, that of the server %x (%s)", f.from, transfer.ErrDiffers, sum, want.Sum, want.By),
 			Hint: "import it again",
 			Code: cli.ExitServer,
 		}

@@ -20,6 +20,7 @@ import (
 
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/transfer"
 )
 
 // fakeDownload is a file at a server that is not there.
@@ -416,7 +417,7 @@ func TestCheckSum(t *testing.T) {
 	} {
 		d.sum = c.sum
 		by, err := f.checkSum(t.Context(), sum, 3<<20)
-		if by != c.by || errors.Is(err, servers.ErrDiffers) != c.wrong || c.wrong && cli.ExitCode(err) != cli.ExitServer {
+		if by != c.by || errors.Is(err, transfer.ErrDiffers) != c.wrong || c.wrong && cli.ExitCode(err) != cli.ExitServer {
 			t.Errorf("%+v: %q, %v", c.sum, by, err)
 		}
 	}

@@ -15,6 +15,9 @@ import (
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/progress"
 	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/local"
+	"flatimg/cmd/internal/servers/schemes"
+	"flatimg/cmd/internal/servers/transfer"
 	"flatimg/convert"
 	"flatimg/layers"
 	"flatimg/layers/volume"
@@ -62,7 +65,7 @@ func Import(ctx context.Context, o ImportOptions) (_ *Report, err error) {
 	if err := im.checkArguments(); err != nil {
 		return nil, err
 	}
-	if local, ok := servers.LocalPath(o.Source); ok {
+	if local, ok := schemes.LocalPath(o.Source); ok {
 		if o.Resume {
 			return nil, cli.Usagef("%s: what is local is not fetched, there is nothing to resume", o.Source)
 		}
@@ -89,7 +92,7 @@ type importer struct {
 
 // checkArguments fails early when the image can't be made.
 func (im *importer) checkArguments() error {
-	if servers.IsURL(im.Image) {
+	if schemes.IsURL(im.Image) {
 		return &cli.Error{
 			Err:  fmt.Errorf("%s: an import makes a local image", im.Image),
 			Hint: "flatimg export sends to a server",
@@ -101,7 +104,7 @@ func (im *importer) checkArguments() error {
 			return err
 		}
 	}
-	if servers.IsFolder(im.Image) {
+	if schemes.IsFolder(im.Image) {
 		return nil // its name is known later
 	}
 	return im.checkPlace("")
@@ -111,7 +114,7 @@ func (im *importer) checkArguments() error {
 // place.
 func (im *importer) checkPlace(name string) error {
 	dest := im.Image
-	if servers.IsFolder(dest) && (im.Format != "" || im.Onto != "") {
+	if schemes.IsFolder(dest) && (im.Format != "" || im.Onto != "") {
 		spec, err := convert.ParseSpec(cmp.Or(im.Format, "qcow2"))
 		if err != nil {
 			return err
@@ -127,7 +130,7 @@ func (im *importer) checkPlace(name string) error {
 
 // target opens the place dest of the image; name is for a folder.
 func (im *importer) target(dest, name string) (servers.Upload, error) {
-	return servers.Open(context.Background(), dest, servers.Options{Name: name, Force: im.Force})
+	return schemes.Open(context.Background(), dest, servers.Options{Name: name, Force: im.Force})
 }
 
 // fromFile makes the image of a file of this machine.
@@ -161,7 +164,7 @@ func (im *importer) fromServer(ctx context.Context) (err error) {
 	if err := checkDirectory(im.areaDir); err != nil {
 		return err
 	}
-	from, err := servers.OpenSource(ctx, im.Source, im.Server)
+	from, err := schemes.OpenSource(ctx, im.Source, im.Server)
 	if err != nil {
 		return err
 	}
@@ -229,7 +232,7 @@ func (im *importer) findJob(from servers.Download) error {
 
 // end closes the job: it is kept when a later run can go on with it.
 func (im *importer) end(err error) error {
-	isFinal := errors.Is(err, servers.ErrDiffers) || errors.Is(err, errNotAsked)
+	isFinal := errors.Is(err, transfer.ErrDiffers) || errors.Is(err, errNotAsked)
 	if err == nil || !im.job.resumable() || im.job.record.Fingerprint == "" || isFinal {
 		return errors.Join(err, im.job.remove())
 	}
@@ -311,7 +314,7 @@ func (im *importer) dataOf(ctx context.Context, from servers.Download) (int64, e
 			return 0, err
 		}
 		need := data - im.job.file(mainFile).Done
-		if free, ok := servers.FreeSpace(im.areaDir); ok && need > free {
+		if free, ok := local.FreeSpace(im.areaDir); ok && need > free {
 			return 0, &cli.Error{
 				Err:  fmt.Errorf("area %s: %w: %s needed, %s free", im.areaDir, unix.ENOSPC, cli.FormatSize(need), cli.FormatSize(free)),
 				Hint: "--area DIR chooses another area",

@@ -12,6 +12,7 @@ import (
 
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/schemes"
 	"flatimg/layers"
 )
 
@@ -71,7 +72,7 @@ func TestImportLocal(t *testing.T) {
 				t.Errorf("%d bytes of %s", len(got), format)
 			}
 			if c.asIs {
-				path, _ := servers.LocalPath(c.source)
+				path, _ := schemes.LocalPath(c.source)
 				want, err := os.ReadFile(path)
 				if err != nil {
 					t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/schemes"
 	"flatimg/convert"
 	"flatimg/layers"
 )
@@ -46,7 +47,7 @@ func (im *importer) spec(src *source, name string) (spec convert.Spec, asItIs bo
 		return spec, false, err
 	}
 	wanted := convert.FormatOf(im.Image)
-	if servers.IsFolder(im.Image) || wanted == "" || wanted == convert.FormatOf(name) {
+	if schemes.IsFolder(im.Image) || wanted == "" || wanted == convert.FormatOf(name) {
 		return convert.Spec{}, true, nil
 	}
 	summary, err := layers.Probe(src.Name(), im.Open)
@@ -59,7 +60,7 @@ func (im *importer) spec(src *source, name string) (spec convert.Spec, asItIs bo
 
 // destination is the path of the image of a file called name.
 func (im *importer) destination(spec convert.Spec, name string) string {
-	if servers.IsFolder(im.Image) {
+	if schemes.IsFolder(im.Image) {
 		return filepath.Join(im.Image, targetName(name, "", spec))
 	}
 	return im.Image

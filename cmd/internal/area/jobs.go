@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"flatimg/cmd/internal/cli"
-	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/schemes"
 )
 
 // Job is an unfinished export or import in an area.
@@ -104,7 +104,7 @@ func (j *job) discard(ctx context.Context) error {
 		}
 		o := j.record.Access.options()
 		o.Force, o.Resume, o.Retries, o.Name = true, f.State, -1, f.As
-		up, err := servers.Open(ctx, f.Dest, o)
+		up, err := schemes.Open(ctx, f.Dest, o)
 		if err == nil {
 			err = up.Close(false)
 		}

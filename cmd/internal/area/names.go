@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/schemes"
 	"flatimg/convert"
 )
 
@@ -29,7 +29,7 @@ func targetName(image, snapshot string, spec convert.Spec) string {
 // extension of dest, a path or a URL, names, else what suits the server.
 func targetSpec(format, dest string) (convert.Spec, error) {
 	if format == "" {
-		format = servers.DefaultFormat(dest, convert.FormatOf(dest))
+		format = schemes.DefaultFormat(dest, convert.FormatOf(dest))
 	}
 	return convert.ParseSpec(format)
 }

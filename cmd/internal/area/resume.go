@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"flatimg/cmd/internal/cli"
-	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/schemes"
+	"flatimg/cmd/internal/servers/transfer"
 	"flatimg/layers"
 	"flatimg/layers/volume"
 )
@@ -22,7 +23,7 @@ import (
 func (e *export) request() (Request, error) {
 	image, err := filepath.Abs(e.Image)
 	dest := e.Dest
-	if path, isLocal := servers.LocalPath(dest); isLocal {
+	if path, isLocal := schemes.LocalPath(dest); isLocal {
 		dest = absolute(path)
 	}
 	return Request{
@@ -45,7 +46,7 @@ func (e *export) destination(role string) (dest, name string) {
 // image. One of another state can't be gone on with: what was sent would be
 // mixed with what is now.
 func (e *export) findJob(ctx context.Context) error {
-	_, isLocal := servers.LocalPath(e.Dest)
+	_, isLocal := schemes.LocalPath(e.Dest)
 	if isLocal && e.Resume {
 		return cli.Usagef("%s: a local export is one copy, there is nothing to resume", e.Dest)
 	}
@@ -181,7 +182,7 @@ func isFinal(err error) bool {
 	case cli.ExitExists, cli.ExitUsage, cli.ExitSource:
 		return true
 	}
-	return errors.Is(err, servers.ErrDiffers)
+	return errors.Is(err, transfer.ErrDiffers)
 }
 
 // leave leaves the files of a finished job, and forgets the job.

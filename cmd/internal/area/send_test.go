@@ -12,6 +12,7 @@ import (
 
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/transfer"
 )
 
 // TestSendLog: the first note is on disk at once, later ones soon.
@@ -70,7 +71,7 @@ func (u verifyingUpload) Verify(_ context.Context, sum []byte) (string, error) {
 	}
 	got := sha256.Sum256(u.has)
 	if sum == nil || !bytes.Equal(sum, got[:]) {
-		return "", servers.Differs(u.String(), got[:], "fake", sum)
+		return "", transfer.Differs(u.String(), got[:], "fake", sum)
 	}
 	return "fake", nil
 }
@@ -102,21 +103,21 @@ func TestVerifySent(t *testing.T) {
 		{"nothing, but asked", right, sum[:], true, "", errors.ErrUnsupported},
 		{"the server", verifyingUpload{right, nil}, sum[:], false, "fake", nil},
 		{"the server, asked", verifyingUpload{right, nil}, sum[:], true, "fake", nil},
-		{"the server differs", verifyingUpload{spoilt, nil}, sum[:], false, "", servers.ErrDiffers},
+		{"the server differs", verifyingUpload{spoilt, nil}, sum[:], false, "", transfer.ErrDiffers},
 		{"the server can't", verifyingUpload{right, errors.ErrUnsupported}, sum[:], false, "", nil},
 		{"the server can't, asked", verifyingUpload{right, errors.ErrUnsupported}, sum[:], true, "", errors.ErrUnsupported},
 		{"the server fails", verifyingUpload{right, broken}, sum[:], false, "", broken},
 		{"not read unless asked", readableUpload{spoilt}, sum[:], false, "", nil},
 		{"read back", readableUpload{right}, sum[:], true, "read back", nil},
 		{"read back, no sum", readableUpload{right}, nil, true, "read back", nil},
-		{"read back differs", readableUpload{spoilt}, sum[:], true, "", servers.ErrDiffers},
-		{"read back differs, no sum", readableUpload{spoilt}, nil, true, "", servers.ErrDiffers},
+		{"read back differs", readableUpload{spoilt}, sum[:], true, "", transfer.ErrDiffers},
+		{"read back differs, no sum", readableUpload{spoilt}, nil, true, "", transfer.ErrDiffers},
 	} {
 		by, err := verifySent(t.Context(), c.up, src, c.sum, c.readBack, nil)
 		if c.err == nil && (err != nil || by != c.by) || !errors.Is(err, c.err) {
 			t.Errorf("%s: %q, %v; want %q, %v", c.name, by, err, c.by, c.err)
 		}
-		if errors.Is(c.err, servers.ErrDiffers) && (cli.ExitCode(err) != cli.ExitServer || !strings.HasPrefix(err.Error(), "fake://host/web.raw")) {
+		if errors.Is(c.err, transfer.ErrDiffers) && (cli.ExitCode(err) != cli.ExitServer || !strings.HasPrefix(err.Error(), "fake://host/web.raw")) {
 			t.Errorf("%s: %v, exit code %d", c.name, err, cli.ExitCode(err))
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/progress"
 	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/transfer"
 	"flatimg/convert"
 )
 
@@ -95,7 +96,7 @@ func compareBack(ctx context.Context, up servers.Upload, r servers.ReadBacker, s
 			return err
 		}
 		if got := h.Sum(nil); !bytes.Equal(sum, got) {
-			return servers.Differs(up.String(), got, "read back", sum)
+			return transfer.Differs(up.String(), got, "read back", sum)
 		}
 		return nil
 	}
@@ -105,7 +106,7 @@ func compareBack(ctx context.Context, up servers.Upload, r servers.ReadBacker, s
 		err := r.ReadBack(ctx, io.MultiWriter(w, counter{meter}), start, end-start)
 		if errors.Is(err, errContent) {
 			err = &cli.Error{
-				Err:  fmt.Errorf("%s: %w: %w", up, servers.ErrDiffers, err),
+				Err:  fmt.Errorf("%s: %w: %w", up, transfer.ErrDiffers, err),
 				Hint: "nothing was published; try again, and suspect the server's disk or memory",
 				Code: cli.ExitServer,
 			}

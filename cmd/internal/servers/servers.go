@@ -1,11 +1,13 @@
-// Package servers brings a file to where people keep images, and back: a folder
-// or a block device of this machine, or a server that a URL names. Each protocol
-// has files of its own, and a line in [schemes].
+// Package servers says what it takes to bring a file to where people keep images,
+// and back: a folder or a block device of this machine, or a server. Each
+// protocol has a package of its own below; package schemes knows all of them, and
+// which one a URL names. What several protocols share stands in transfer, and for
+// those over HTTP in web, over ssh in ssh.
 //
-// [Open] parses the destination, connects, and checks what can be checked
-// before any byte moves; it returns an [Upload]. Whoever has bytes to send calls
-// [Upload.Send], verifies what arrived, and calls [Upload.Publish]. [OpenSource]
-// is the way back; it returns a [Download].
+// Open of a protocol's package parses the destination, connects, and checks what
+// can be checked before any byte moves; it returns an [Upload]. Whoever has bytes
+// to send calls [Upload.Send], verifies what arrived, and calls [Upload.Publish].
+// OpenSource is the way back; it returns a [Download].
 //
 // # Nothing partial
 //
@@ -37,7 +39,6 @@ package servers
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 )
@@ -50,6 +51,14 @@ type Source interface {
 	// NextData returns the first run of data at or after off, [start, end),
 	// both Size when there is none. What it leaves out reads as zeros.
 	NextData(off int64) (start, end int64, err error)
+}
+
+// FileRanges is a Source of which some ranges lie in files, from where the
+// kernel can send them.
+type FileRanges interface {
+	// FileRanges calls f for the parts of a range, in order. The file is nil
+	// for a part that does not lie in one; at is where it lies there.
+	FileRanges(off, length int64, f func(file *os.File, at, length int64) error) error
 }
 
 // Upload is one file on its way to its destination. Its methods are called one
@@ -233,73 +242,6 @@ type Options struct {
 	// variables and configuration files say.
 	User, PasswordFile string
 	// Ask asks the user for the password of what: "ada at host"; nil: nobody
-	// can be asked. It is called by [Open] and [OpenSource] only.
+	// can be asked. It is called while the server is opened, and not later.
 	Ask func(ctx context.Context, what string) (string, error)
-}
-
-// scheme opens destinations and sources of one kind.
-type scheme struct {
-	name string
-	open func(ctx context.Context, dest string, o Options) (Upload, error)
-	// source is nil where nothing can be fetched.
-	source func(ctx context.Context, src string, o Options) (Download, error)
-	// format of the target where DEST names none by an extension; empty: any.
-	format string
-	// disk: DEST is a disk, whose name says nothing of a format.
-	disk bool
-}
-
-// schemes returns all, in the order in which they are told.
-func schemes() []scheme {
-	return []scheme{
-		{name: "file", open: openFileURL},
-		{name: "sftp", open: openSFTP, source: openSFTPSource},
-		{name: "rsync", open: openRsync, source: openRsyncSource},
-		{name: rsyncOverSSH, open: openRsync, source: openRsyncSource},
-		{name: "http", open: openHTTP, source: openHTTPSource},
-		{name: "https", open: openHTTP, source: openHTTPSource},
-		{name: "dav", open: openHTTP, source: openHTTPSource},
-		{name: "davs", open: openHTTP, source: openHTTPSource},
-		{name: "s3", open: openS3, source: openS3Source},
-		{name: "oci", open: openOCI, source: openOCISource, format: "qcow2"},
-		{name: "oci+http", open: openOCI, source: openOCISource, format: "qcow2"},
-		{name: "imageio+https", open: openImageio, source: openImageioSource, disk: true},
-		{name: "imageio+http", open: openImageio, source: openImageioSource, disk: true},
-		{name: "glance", open: openGlance, source: openGlanceSource, format: "qcow2"},
-		{name: "glance+import", open: openGlance, format: "qcow2"},
-		{name: "nbd", open: openNBDUpload, source: openNBDDownload, disk: true},
-		{name: "nbds", open: openNBDUpload, source: openNBDDownload, disk: true},
-		{name: "nbd+unix", open: openNBDUpload, source: openNBDDownload, disk: true},
-		{name: "nbds+unix", open: openNBDUpload, source: openNBDDownload, disk: true},
-	}
-}
-
-// Open opens the destination dest, a path or a URL. It fails when the server
-// can't be reached, when the folder is missing, and when the target exists.
-func Open(ctx context.Context, dest string, o Options) (Upload, error) {
-	name, ok := schemeOf(dest)
-	if !ok {
-		return openFile(dest, o)
-	}
-	for _, s := range schemes() {
-		if s.name == name {
-			return s.open(ctx, dest, o)
-		}
-	}
-	return nil, unknownScheme("DEST", dest, name)
-}
-
-// OpenSource opens the file src, a path or a URL, for fetching. It fails when
-// the server can't be reached and when there is no such file.
-func OpenSource(ctx context.Context, src string, o Options) (Download, error) {
-	name, ok := schemeOf(src)
-	if !ok {
-		return nil, fmt.Errorf("%s: not a URL", src)
-	}
-	for _, s := range schemes() {
-		if s.name == name && s.source != nil {
-			return s.source(ctx, src, o)
-		}
-	}
-	return nil, unknownScheme("SRC", src, name)
 }

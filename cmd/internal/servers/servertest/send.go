@@ -1,0 +1,86 @@
+package servertest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"flatimg/cmd/internal/servers"
+)
+
+// opener opens a destination.
+type opener func(ctx context.Context, dest string, o servers.Options) (servers.Upload, error)
+
+// Send sends src as the command does.
+func Send(t *testing.T, ctx context.Context, open opener, dest string, o servers.Options, src servers.Source, log servers.Log) error {
+	t.Helper()
+	up, err := open(ctx, dest, o)
+	if err != nil {
+		return err
+	}
+	if c, ok := up.(servers.Checker); ok {
+		if err := c.Check(ctx, servers.File{Format: "raw", Size: src.Size(), Data: src.Size(), VirtualSize: src.Size()}); err != nil {
+			return errors.Join(err, up.Close(false))
+		}
+	}
+	if err := up.Send(ctx, src, log); err != nil {
+		return errors.Join(err, up.Close(true))
+	}
+	sum := sha256.Sum256(Content(t, src))
+	if v, ok := up.(servers.Verifier); ok {
+		if _, err := v.Verify(ctx, sum[:]); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return errors.Join(err, up.Close(true))
+		}
+	}
+	var back bytes.Buffer
+	if err := up.(servers.ReadBacker).ReadBack(ctx, &back, 0, src.Size()); err != nil {
+		return errors.Join(err, up.Close(true))
+	}
+	if !bytes.Equal(back.Bytes(), Content(t, src)) {
+		t.Error("read back other bytes")
+	}
+	if err := up.Publish(ctx); err != nil {
+		return errors.Join(err, up.Close(false))
+	}
+	return up.Close(false)
+}
+
+// CheckReadBack compares what was sent with the source.
+func CheckReadBack(t *testing.T, up servers.ReadBacker, src *Source) {
+	t.Helper()
+	var got bytes.Buffer
+	if err := up.ReadBack(t.Context(), &got, 0, src.Size()); err != nil || !bytes.Equal(got.Bytes(), Content(t, src)) {
+		t.Errorf("what was read back differs: %v", err)
+	}
+}
+
+// Fetch reads a whole file.
+func Fetch(t *testing.T, d servers.Download, err error) ([]byte, error) {
+	t.Helper()
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	var got bytes.Buffer
+	err = d.Read(t.Context(), &got, 0, -1)
+	return got.Bytes(), err
+}
+
+// Reset resets a request's connection.
+func Reset(w http.ResponseWriter) bool {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err == nil {
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}
+	return true
+}
+
+// Hangs is longer than what ends by itself takes on the busiest machine, and
+// shorter than the minutes after which a line that stands still is given up.
+const Hangs = 45 * time.Second
