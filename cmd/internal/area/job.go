@@ -133,7 +133,7 @@ func openJob(dir string) (*job, error) {
 // lockTries and lockPause: who only looks whether a job is busy has the lock for
 // a moment.
 const (
-	lockTries = 5
+	lockTries = 20
 	lockPause = 10 * time.Millisecond
 )
 
