@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// AnswerTimeout is how long ssh may take to say how it is configured.
+// answerTimeout is how long ssh may take to say how it is configured.
 const answerTimeout = 5 * time.Second
 
 // WithDefaults returns t with options for what the user's configuration leaves

@@ -16,6 +16,12 @@ import (
 	"flatimg/cmd/internal/servers/transfer"
 )
 
+// NoPrompt is ssh's option for a connection that must not ask anything.
+const NoPrompt = "-oBatchMode=yes"
+
+// grace is how long ssh may take to end when it is asked to.
+const grace = 2 * time.Second
+
 // Target is an account at a host, as ssh takes it.
 type Target struct {
 	Command    string // a shell's command line that starts ssh
@@ -23,12 +29,6 @@ type Target struct {
 	Host       string
 	defaults   []string // options for what the user has not configured
 }
-
-// grace is how long ssh may take to end when it is asked to.
-const grace = 2 * time.Second
-
-// NoPrompt is ssh's option for a connection that must not ask anything.
-const NoPrompt = "-oBatchMode=yes"
 
 // String is a command line that people can try.
 func (t Target) String() string {
@@ -183,8 +183,8 @@ func Refused(words string) bool {
 	return false
 }
 
-// Command returns the command line that starts ssh: that of the options,
-// else that of the environment.
+// Command returns the command line that starts ssh: that of the options, else
+// that of the environment.
 func Command(o servers.Options) string {
 	if o.SSH != "" {
 		return o.SSH
