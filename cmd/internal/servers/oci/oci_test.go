@@ -15,7 +15,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -24,8 +23,6 @@ import (
 	"flatimg/cmd/internal/servers"
 	"flatimg/cmd/internal/servers/servertest"
 )
-
-var noTime time.Time
 
 func TestParseRef(t *testing.T) {
 	for _, c := range []struct {

@@ -28,8 +28,7 @@ func newServer(ctx context.Context, text string, o servers.Options) (*server, st
 	}
 	s := &server{scheme: scheme, target: t, limit: o.BandwidthLimit, retry: transfer.NewRetrier(o)}
 	if s.overSSH() {
-		s.target.Command = ssh.Command(o)
-		s.target = s.target.WithDefaults(ctx)
+		s.target = s.target.WithOptions(ctx, o)
 		return s, path, nil
 	}
 	if s.target.User == "" {

@@ -76,7 +76,7 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.parts[number] = b
 		w.Header().Set("ETag", `"`+f.partETag(number)+`"`)
 		if !f.noChecksums {
-			w.Header().Set("X-Amz-Checksum-Sha256", shA256(b))
+			w.Header().Set("X-Amz-Checksum-Sha256", sha256Text(b))
 		}
 	case r.Method == http.MethodDelete:
 		f.upload = false
@@ -86,7 +86,7 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for n, b := range f.parts {
 			fmt.Fprintf(w, `<Part><PartNumber>%d</PartNumber><ETag>"%s"</ETag><Size>%d</Size>`, n, f.partETag(n), len(b))
 			if !f.noChecksums {
-				fmt.Fprintf(w, "<ChecksumSHA256>%s</ChecksumSHA256>", shA256(b))
+				fmt.Fprintf(w, "<ChecksumSHA256>%s</ChecksumSHA256>", sha256Text(b))
 			}
 			io.WriteString(w, "</Part>")
 		}
@@ -116,7 +116,8 @@ func (f *fakeServer) composite() string {
 	return tag
 }
 
-func shA256(b []byte) string {
+// sha256Text returns a SHA-256 as S3 writes it.
+func sha256Text(b []byte) string {
 	sum := sha256.Sum256(b)
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
@@ -186,7 +187,7 @@ func TestS3OddServers(t *testing.T) {
 			}
 			io.Copy(io.Discard, r.Body)
 			w.Header().Set("ETag", `"x"`)
-			w.Header().Set("X-Amz-Checksum-Sha256", shA256(nil))
+			w.Header().Set("X-Amz-Checksum-Sha256", sha256Text(nil))
 			return true
 		}}},
 		{name: "a busy server", by: "SHA-256", fake: &fakeServer{odd: times(2, http.StatusServiceUnavailable, "SlowDown", isPart)}},
@@ -275,7 +276,7 @@ func TestS3LateComplete(t *testing.T) {
 					var parts []sent
 					for n := range len(fake.parts) {
 						object = append(object, fake.parts[n+1]...)
-						parts = append(parts, sent{sha256: shA256(fake.parts[n+1])})
+						parts = append(parts, sent{sha256: sha256Text(fake.parts[n+1])})
 					}
 					sum, _ = compositeSHA256(parts)
 					fake.tag, fake.upload, looks = fake.composite()+"x", false, 0
@@ -504,10 +505,10 @@ func TestS3BrokenSource(t *testing.T) {
 	}
 }
 
-// brokenSource can't be read.
-type brokenSource struct{ *servertest.Source }
-
 // errBroken is what a source fails with.
 var errBroken = errors.New("broken")
+
+// brokenSource can't be read.
+type brokenSource struct{ *servertest.Source }
 
 func (brokenSource) ReadAt([]byte, int64) (int, error) { return 0, errBroken }

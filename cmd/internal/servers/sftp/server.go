@@ -34,8 +34,7 @@ type server struct {
 }
 
 func newServer(ctx context.Context, target ssh.Target, o servers.Options) *server {
-	target.Command = ssh.Command(o)
-	return &server{target: target.WithDefaults(ctx), retry: transfer.NewRetrier(o), silence: maxSilence}
+	return &server{target: target.WithOptions(ctx, o), retry: transfer.NewRetrier(o), silence: maxSilence}
 }
 
 // expect says that a file of size bytes is sent.

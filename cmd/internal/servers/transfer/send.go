@@ -10,6 +10,9 @@ import (
 	"flatimg/cmd/internal/servers"
 )
 
+// Chunk is a piece of data of a source, in bytes.
+type Chunk struct{ Off, Length int64 }
+
 // Sender writes the data of a source at the same offsets of a destination.
 type Sender struct {
 	Dst io.WriterAt
@@ -23,9 +26,6 @@ type Sender struct {
 	// has arrived, whenever that grows.
 	Arrived func(off int64)
 }
-
-// Chunk is a piece of data of a source, in bytes.
-type Chunk struct{ Off, Length int64 }
 
 // Send writes all data of src at and after s.From; holes are left out. Chunks
 // are begun in the order of their offsets.

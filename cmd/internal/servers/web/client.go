@@ -70,7 +70,7 @@ func NewClient(ctx context.Context, a Address, o servers.Options, follow bool) (
 	return c, nil
 }
 
-// Request is a request.
+// Request is one to the server of a [Client].
 type Request struct {
 	Method string
 	To     Address

@@ -14,8 +14,7 @@ import (
 	"flatimg/cmd/internal/servers"
 )
 
-// TestSlowAfterRedirect: the time that a server may think begins anew with what it
-// redirects.
+// The time that a server may think begins anew with what it redirects.
 func TestSlowAfterRedirect(t *testing.T) {
 	t.Parallel()
 	// In time that passes only while all wait, with a line that is a pipe.
