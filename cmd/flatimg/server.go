@@ -37,7 +37,7 @@ func serverFlags(flags *pflag.FlagSet) *serverOptions {
 	return o
 }
 
-// servers returns the options for the package.
+// servers returns the options for the package of that name.
 func (o *serverOptions) servers() servers.Options {
 	if cli.CanAsk() {
 		o.Ask = (&cli.Prompter{}).Password

@@ -4,8 +4,8 @@
 // area or computes it while it is sent, sends it, verifies it, and publishes it;
 // [ExportAll] does so with several. [Import] fetches a file into an area,
 // verifies it, and makes an image of it. [Jobs] and [RemoveJob] are about those
-// that were interrupted. [Fill] writes a target into a file. Package servers has
-// the protocols.
+// that were interrupted. [Fill] writes a target into a file. The protocols have
+// packages of their own below servers.
 //
 // # Where the file is made
 //

@@ -1,6 +1,7 @@
 package glance
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -39,7 +40,7 @@ type account struct {
 // findAccount looks where OpenStack's own client does: at clouds.yaml when
 // OS_CLOUD names an entry of it, else at the OS_* variables.
 func findAccount(o servers.Options) (account, error) {
-	a := account{endpoint: firstOf(os.Getenv("OS_IMAGE_ENDPOINT_OVERRIDE"), os.Getenv("OS_ENDPOINT")), token: os.Getenv("OS_TOKEN")}
+	a := account{endpoint: cmp.Or(os.Getenv("OS_IMAGE_ENDPOINT_OVERRIDE"), os.Getenv("OS_ENDPOINT")), token: os.Getenv("OS_TOKEN")}
 	kind := os.Getenv("OS_AUTH_TYPE")
 	straight := kind == "none" || kind == "token_endpoint" || kind == "admin_token"
 	switch {
@@ -83,8 +84,8 @@ func environmentAuth(o servers.Options) (gophercloud.AuthOptions, error) {
 	a := gophercloud.AuthOptions{
 		IdentityEndpoint: get("OS_AUTH_URL"),
 		UserID:           get("OS_USER_ID", "OS_USERID"),
-		Username:         firstOf(o.User, get("OS_USERNAME")),
-		Password:         firstOf(secret, get("OS_PASSWORD")),
+		Username:         cmp.Or(o.User, get("OS_USERNAME")),
+		Password:         cmp.Or(secret, get("OS_PASSWORD")),
 		DomainID:         get("OS_USER_DOMAIN_ID", "OS_DOMAIN_ID", "OS_DEFAULT_DOMAIN_ID"),
 		DomainName:       get("OS_USER_DOMAIN_NAME", "OS_DOMAIN_NAME", "OS_DEFAULT_DOMAIN_NAME"),
 
@@ -118,7 +119,7 @@ func environmentAuth(o servers.Options) (gophercloud.AuthOptions, error) {
 	if a.Scope.ProjectID == "" {
 		a.Scope.ProjectName = get("OS_PROJECT_NAME", "OS_TENANT_NAME")
 		if a.Scope.DomainID = get("OS_PROJECT_DOMAIN_ID", "OS_DOMAIN_ID", "OS_DEFAULT_DOMAIN_ID"); a.Scope.DomainID == "" {
-			a.Scope.DomainName = firstOf(get("OS_PROJECT_DOMAIN_NAME", "OS_DOMAIN_NAME", "OS_DEFAULT_DOMAIN_NAME"), "Default")
+			a.Scope.DomainName = cmp.Or(get("OS_PROJECT_DOMAIN_NAME", "OS_DOMAIN_NAME", "OS_DEFAULT_DOMAIN_NAME"), "Default")
 		}
 	}
 	if a.Scope.ProjectID == "" && a.Scope.ProjectName == "" {
@@ -135,16 +136,6 @@ func availability(name string) gophercloud.Availability {
 		return gophercloud.AvailabilityAdmin
 	}
 	return gophercloud.AvailabilityPublic
-}
-
-// firstOf returns the first text that is not empty.
-func firstOf(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return text
-		}
-	}
-	return ""
 }
 
 // token is the token of requests. Safe for concurrent use.

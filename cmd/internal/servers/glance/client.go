@@ -2,6 +2,7 @@ package glance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,7 @@ func newClient(ctx context.Context, o servers.Options) (*apiClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.CACert = firstOf(o.CACert, os.Getenv("OS_CACERT"))
+	o.CACert = cmp.Or(o.CACert, os.Getenv("OS_CACERT"))
 	if a.tls != nil {
 		o.CACert = "" // it has them
 	}

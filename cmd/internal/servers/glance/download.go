@@ -15,14 +15,10 @@ import (
 	"flatimg/cmd/internal/servers/web"
 )
 
-// lanes is how many requests at a time are of use.
-const lanes = 4
-
-// download is an image at OpenStack's image service. Its file never
-// changes.
+// download is an image at OpenStack's image service. Its file never changes.
 type download struct {
 	*apiClient
-	image glanceImage
+	image imageInfo
 	// ranges says whether the service sends parts of a file.
 	ranges bool
 }
@@ -71,11 +67,11 @@ func (d *download) find(ctx context.Context, name string) error {
 	return d.probe(ctx)
 }
 
-func (d *download) candidates(ctx context.Context, name string) ([]glanceImage, error) {
+func (d *download) candidates(ctx context.Context, name string) ([]imageInfo, error) {
 	if uuid.Validate(name) == nil {
 		image, err := d.apiClient.image(ctx, name)
 		if err == nil {
-			return []glanceImage{image}, nil
+			return []imageInfo{image}, nil
 		}
 		if !web.HasStatus(err, http.StatusNotFound) {
 			return nil, err
@@ -119,7 +115,7 @@ func (d *download) Version() string {
 // Lanes implements [servers.Download].
 func (d *download) Lanes() int {
 	if d.ranges {
-		return lanes
+		return web.DefaultLanes
 	}
 	return 1
 }

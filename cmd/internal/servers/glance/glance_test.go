@@ -15,7 +15,7 @@ import (
 	"flatimg/cmd/internal/servers/servertest"
 )
 
-func TestParseGlance(t *testing.T) {
+func TestParseURL(t *testing.T) {
 	for _, c := range []struct {
 		dest, name string
 		byImport   bool

@@ -13,8 +13,8 @@ import (
 	"flatimg/cmd/internal/servers/web"
 )
 
-// glanceImage is what Glance tells of an image (Image API v2, "Show image").
-type glanceImage struct {
+// imageInfo is what Glance tells of an image (Image API v2, "Show image").
+type imageInfo struct {
 	ID         string `json:"id"`
 	Name       string `json:"name"`
 	Status     string `json:"status"`
@@ -38,7 +38,7 @@ type glanceImage struct {
 const maxListed = 1000
 
 // checksum returns what Glance has computed while the file came.
-func (i glanceImage) checksum() (servers.Checksum, error) {
+func (i imageInfo) checksum() (servers.Checksum, error) {
 	algorithm, text := i.HashAlgo, i.HashValue
 	if algorithm != "sha256" && algorithm != "sha512" {
 		algorithm, text = "md5", i.Checksum
@@ -58,14 +58,14 @@ func imagePath(id, what string) string {
 	return "images/" + id + what
 }
 
-func (c *apiClient) image(ctx context.Context, id string) (i glanceImage, err error) {
+func (c *apiClient) image(ctx context.Context, id string) (i imageInfo, err error) {
 	err = c.ask(ctx, request{method: http.MethodGet, path: imagePath(id, ""), want: []int{http.StatusOK}}, nil, &i)
 	return i, err
 }
 
 // named returns the images of a name, but for one.
-func (c *apiClient) named(ctx context.Context, name, but string) ([]glanceImage, error) {
-	var found []glanceImage
+func (c *apiClient) named(ctx context.Context, name, but string) ([]imageInfo, error) {
+	var found []imageInfo
 	// "in:" and the like would be operators; quotes make it a value.
 	query := url.Values{"name": {name}, "limit": {"100"}}
 	if strings.Contains(name, ":") {
@@ -73,7 +73,7 @@ func (c *apiClient) named(ctx context.Context, name, but string) ([]glanceImage,
 	}
 	for query != nil {
 		var page struct {
-			Images []glanceImage
+			Images []imageInfo
 			Next   string
 		}
 		if err := c.ask(ctx, request{method: http.MethodGet, path: "images", query: query, want: []int{http.StatusOK}}, nil, &page); err != nil {
@@ -102,7 +102,7 @@ func (c *apiClient) create(ctx context.Context, id, name, diskFormat string) err
 }
 
 // rename gives an image another name, at once (RFC 6902 as Glance has it).
-func (c *apiClient) rename(ctx context.Context, id, name string) (i glanceImage, err error) {
+func (c *apiClient) rename(ctx context.Context, id, name string) (i imageInfo, err error) {
 	type operation struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`

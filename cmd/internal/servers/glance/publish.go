@@ -46,7 +46,7 @@ func (u *upload) removeOlder(ctx context.Context) error {
 		return nil
 	}
 	others, err := u.others(ctx)
-	u.removeOld(ctx, slices.DeleteFunc(others, func(i glanceImage) bool { return i.UpdatedAt >= u.image.UpdatedAt }))
+	u.removeOld(ctx, slices.DeleteFunc(others, func(i imageInfo) bool { return i.UpdatedAt >= u.image.UpdatedAt }))
 	return err
 }
 
@@ -94,9 +94,9 @@ func (u *upload) duel(ctx context.Context) (named bool, err error) {
 }
 
 // isWithin says whether all images are among those of before, unchanged.
-func isWithin(images, before []glanceImage) bool {
+func isWithin(images, before []imageInfo) bool {
 	for _, i := range images {
-		if !slices.ContainsFunc(before, func(b glanceImage) bool { return b.ID == i.ID && b.UpdatedAt == i.UpdatedAt }) {
+		if !slices.ContainsFunc(before, func(b imageInfo) bool { return b.ID == i.ID && b.UpdatedAt == i.UpdatedAt }) {
 			return false
 		}
 	}
@@ -114,7 +114,7 @@ func (u *upload) setName(ctx context.Context, name string) error {
 }
 
 // others returns the other images of the name.
-func (u *upload) others(ctx context.Context) (others []glanceImage, err error) {
+func (u *upload) others(ctx context.Context) (others []imageInfo, err error) {
 	err = u.retry.Do(ctx, "look for the name", func() error {
 		others, err = u.named(ctx, u.name, u.id)
 		return err
@@ -125,7 +125,7 @@ func (u *upload) others(ctx context.Context) (others []glanceImage, err error) {
 // removeOld deletes the images that this one replaces, unless they have changed
 // since: one that has stepped back may have come again by now. That does not make
 // the upload fail, which has succeeded.
-func (u *upload) removeOld(ctx context.Context, old []glanceImage) {
+func (u *upload) removeOld(ctx context.Context, old []imageInfo) {
 	for _, i := range old {
 		if i.Owner != u.image.Owner {
 			continue

@@ -8,11 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"flatimg/cmd/internal/servers"
-	"flatimg/cmd/internal/servers/servertest"
-
 	random "math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -21,6 +18,8 @@ import (
 	"time"
 
 	"flatimg/cmd/internal/cli"
+	"flatimg/cmd/internal/servers"
+	"flatimg/cmd/internal/servers/servertest"
 	"flatimg/integration/rig"
 )
 
@@ -103,15 +102,25 @@ func checkImage(t *testing.T, src string, want servers.Source) {
 // fresh returns a name that the shared service has no image of.
 func fresh(name string) string { return name + rand.Text()[:8] }
 
+// fileSource returns a source of a file, all of it data.
+func fileSource(t *testing.T, name string) *servertest.Source {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &servertest.Source{Reader: bytes.NewReader(b), Runs: []servertest.Run{servertest.Data(0, int64(len(b)))}}
+}
+
 // images returns those of the service, by what their names have in common.
-func images(t *testing.T, name string) (found []glanceImage) {
+func images(t *testing.T, name string) (found []imageInfo) {
 	t.Helper()
 	c, err := newClient(t.Context(), servers.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.close()
-	var all struct{ Images []glanceImage }
+	var all struct{ Images []imageInfo }
 	if err := c.ask(t.Context(), request{method: "GET", path: "images", query: map[string][]string{"limit": {"1000"}}, want: []int{200}}, nil, &all); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +194,7 @@ func TestGlanceFormats(t *testing.T) {
 		if out, err := exec.Command(img, args...).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %s", err, out)
 		}
-		src := servertest.FileSource(t, file)
+		src := fileSource(t, file)
 		err := export(t.Context(), "glance://"+fresh("recognised-"+format), servers.Options{}, src, servers.File{Format: format, Size: src.Size(), VirtualSize: 16 << 20}, &servertest.Log{})
 		if err != nil {
 			t.Errorf("%s: %v", format, err)

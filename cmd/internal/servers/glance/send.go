@@ -24,7 +24,7 @@ const (
 	// importLimit is how long an import may take at least, which waits for its
 	// turn and may convert the file.
 	importLimit = 2 * time.Hour
-	// Between questions whether it has; the time doubles.
+	// firstPoll is the time between two looks, which doubles up to longPoll.
 	firstPoll = 50 * time.Millisecond
 	longPoll  = 2 * time.Second
 )
@@ -112,7 +112,7 @@ func (s *sender) try(ctx context.Context) error {
 
 // put sends the file in one request; whole says whether all of it has left.
 func (s *sender) put(ctx context.Context, what string) (whole bool, err error) {
-	var body *web.SendBody
+	var body *web.CountingBody
 	var sum hash.Hash
 	open := func() io.ReadCloser {
 		if body != nil {
@@ -125,7 +125,7 @@ func (s *sender) put(ctx context.Context, what string) (whole bool, err error) {
 			s.counted += n
 			s.log.Sent(n)
 		}}
-		body = &web.SendBody{R: io.TeeReader(bufio.NewReaderSize(r, web.BodyBuffer), sum)}
+		body = &web.CountingBody{R: io.TeeReader(bufio.NewReaderSize(r, web.BodyBuffer), sum)}
 		return body
 	}
 	resp, err := s.do(ctx, request{
@@ -146,36 +146,36 @@ func (s *sender) put(ctx context.Context, what string) (whole bool, err error) {
 
 // settle waits until Glance has put the file away, and returns the image. With
 // doubt, what it was asked to do may not have arrived at all.
-func (s *sender) settle(ctx context.Context, limit time.Duration, doubt bool) (glanceImage, error) {
+func (s *sender) settle(ctx context.Context, limit time.Duration, doubt bool) (imageInfo, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, transfer.Lasting(fmt.Errorf("the image is not ready after %v", limit)))
 	defer cancel()
 	for pause := firstPoll; ; pause = min(2*pause, longPoll) {
-		var image glanceImage
+		var image imageInfo
 		err := s.retry.Do(ctx, "look at the image", func() (err error) {
 			image, err = s.apiClient.image(ctx, s.id)
 			return err
 		})
 		if err != nil {
-			return glanceImage{}, err
+			return imageInfo{}, err
 		}
 		imported := true
 		if s.byImport {
 			if imported, err = s.imported(ctx, image); err != nil {
-				return glanceImage{}, err
+				return imageInfo{}, err
 			}
 		}
 		switch {
 		case image.Status == "active" && imported:
 			return image, nil
 		case image.Status == "queued" && (doubt || !s.byImport), image.Status == "uploading" && doubt:
-			return glanceImage{}, transfer.Passing(fmt.Errorf("the service has given up the image: it is %s", image.Status))
+			return imageInfo{}, transfer.Passing(fmt.Errorf("the service has given up the image: it is %s", image.Status))
 		case !slices.Contains([]string{"active", "queued", "saving", "uploading", "importing"}, image.Status):
-			return glanceImage{}, transfer.Lasting(fmt.Errorf("the image is %s", image.Status))
+			return imageInfo{}, transfer.Lasting(fmt.Errorf("the image is %s", image.Status))
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return glanceImage{}, context.Cause(ctx)
+			return imageInfo{}, context.Cause(ctx)
 		}
 	}
 }
@@ -183,7 +183,7 @@ func (s *sender) settle(ctx context.Context, limit time.Duration, doubt bool) (g
 // imported says whether an import has ended; its failure is an error. An image
 // is active before that, but Glance may still write down what it knew of it
 // before: a new name would be lost.
-func (s *sender) imported(ctx context.Context, image glanceImage) (bool, error) {
+func (s *sender) imported(ctx context.Context, image imageInfo) (bool, error) {
 	var answer struct {
 		Tasks []struct{ Status, Message string }
 	}

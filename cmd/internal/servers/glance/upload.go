@@ -36,7 +36,7 @@ type upload struct {
 
 	id     string // of the image; empty: there is none
 	sha512 []byte // of what was sent
-	image  glanceImage
+	image  imageInfo
 	// published: the image has its name, it may be from an earlier run.
 	published bool
 }
@@ -76,7 +76,7 @@ func (u *upload) open(ctx context.Context, resume json.RawMessage) error {
 			return fmt.Errorf("%s: what an earlier run has kept: %w", u, err)
 		}
 		if uuid.Validate(state.ID) == nil {
-			var old glanceImage
+			var old imageInfo
 			err := u.retry.Meet(ctx, "look for what an earlier run has left", func() (err error) {
 				old, err = u.apiClient.image(ctx, state.ID)
 				return err
@@ -90,7 +90,7 @@ func (u *upload) open(ctx context.Context, resume json.RawMessage) error {
 			}
 		}
 	}
-	var taken []glanceImage
+	var taken []imageInfo
 	err := u.retry.Meet(ctx, "look for the name", func() (err error) {
 		taken, err = u.named(ctx, u.name, u.id)
 		return err
@@ -114,8 +114,8 @@ func (u *upload) FileName() string {
 	return u.name + u.ext
 }
 
-// Check implements [servers.Checker]: the service takes the format, and will recognise
-// it (Glance's format inspector).
+// Check implements [servers.Checker]: the service takes the format, and will
+// recognise it (Glance's format inspector).
 func (u *upload) Check(ctx context.Context, f servers.File) error {
 	u.file = f
 	hint := "--format qcow2 or raw is what every cloud takes"
@@ -152,8 +152,8 @@ func (u *upload) failed(ctx context.Context, what string, err error) error {
 	return transfer.ServerError(u.String(), what, err)
 }
 
-// Verify implements [servers.Verifier] with the checksum that Glance has computed as the
-// file came.
+// Verify implements [servers.Verifier] with the checksum that Glance has computed
+// as the file came.
 func (u *upload) Verify(ctx context.Context, sum []byte) (string, error) {
 	if u.image.DiskFormat != u.file.Format {
 		return "", transfer.NoVerification(u.String(), "the service has converted the image to "+u.image.DiskFormat)
@@ -200,8 +200,8 @@ func (c *apiClient) readFile(ctx context.Context, w io.Writer, id string, off, l
 	return transfer.CopyExactly(transfer.ContextWriter{Ctx: ctx, Writer: w}, resp.Body, length)
 }
 
-// Close implements [servers.Upload]. An image that was not published is of no use to the
-// next run either.
+// Close implements [servers.Upload]. An image that was not published is of no use
+// to the next run either.
 func (u *upload) Close(bool) error {
 	defer u.close()
 	if u.id == "" || u.published {

@@ -20,8 +20,8 @@ const blockSize = 4 << 20
 
 var _ = (servers.Verifier)((*upload)(nil))
 
-// Verify implements [servers.Verifier]: the server hashes the disk's blocks, and so does
-// this side with the source, both at the same time.
+// Verify implements [servers.Verifier]: the server hashes the disk's blocks, and
+// so does this side with the source, both at the same time.
 func (u *upload) Verify(ctx context.Context, _ []byte) (string, error) {
 	if !u.can.has("checksum") || u.src == nil {
 		return "", transfer.NoVerification(u.String(), "the server has no checksums")
@@ -106,7 +106,7 @@ func blockHash(ctx context.Context, src servers.Source, size int64) ([]byte, err
 	}
 	block := make([]byte, blockSize)
 	zero := blake2b.Sum256(block)
-	next := web.Piece{Start: 0, End: 0} // the next data
+	next := web.Piece{} // the next data
 	for off := int64(0); off < size; off += blockSize {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err

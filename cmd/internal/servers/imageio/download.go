@@ -59,8 +59,8 @@ func OpenSource(ctx context.Context, src string, o servers.Options) (servers.Dow
 // Size implements [servers.Download].
 func (d *download) Size() int64 { return d.size }
 
-// Version implements [servers.Download]: what nobody may write stays as it is for as
-// long as the ticket lives.
+// Version implements [servers.Download]: what nobody may write stays as it is for
+// as long as the ticket lives.
 func (d *download) Version() string {
 	if len(d.can.allow) == 0 || d.can.may("PUT") {
 		return ""

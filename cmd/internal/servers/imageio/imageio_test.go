@@ -492,7 +492,7 @@ func TestImageioDownload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if d.Size() != 10<<20 || d.Version() == "" || d.Lanes() != web.Lanes {
+	if d.Size() != 10<<20 || d.Version() == "" || d.Lanes() != web.DefaultLanes {
 		t.Errorf("size %d, version %q, %d lanes", d.Size(), d.Version(), d.Lanes())
 	}
 	var runs []web.Piece
@@ -535,10 +535,10 @@ func TestParseExtents(t *testing.T) {
 	}
 }
 
-func TestEachWork(t *testing.T) {
+func TestEachTask(t *testing.T) {
 	src := servertest.NewSource(40<<20, servertest.Data(1<<20, 100), servertest.Data(1<<20+1000, 100), servertest.Data(20<<20, 17<<20))
 	var got []string
-	err := eachWork(src, 10, 41<<20, func(w task) error {
+	err := eachTask(src, 10, 41<<20, func(w task) error {
 		got = append(got, fmt.Sprint(w.Start, w.End, w.zero))
 		return nil
 	})

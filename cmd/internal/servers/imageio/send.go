@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,7 +24,7 @@ func (u unflushed) Unwrap() error { return u.error }
 // pass sends all at and after the state's offset, and flushes.
 func (u *upload) pass(ctx context.Context, log servers.Log) error {
 	from := u.state.Offset
-	counted := &passLog{Log: log}
+	counted := &transfer.CountingLog{Log: log}
 	u.arrived.Store(from)
 	u.lost.Store(false)
 	err := u.sendFrom(ctx, from, counted)
@@ -38,21 +37,10 @@ func (u *upload) pass(ctx context.Context, log servers.Log) error {
 		before, err1 := transfer.DataBefore(u.src, from)
 		after, err2 := transfer.DataBefore(u.src, u.state.Offset)
 		if err1 == nil && err2 == nil {
-			log.Sent(after - before - counted.sent.Load())
+			log.Sent(after - before - counted.Total.Load())
 		}
 	}
 	return err
-}
-
-// passLog counts what is sent in a pass.
-type passLog struct {
-	servers.Log
-	sent atomic.Int64
-}
-
-func (l *passLog) Sent(n int64) {
-	l.sent.Add(n)
-	l.Log.Sent(n)
 }
 
 // task is what one request does: writing data, or zeros.
@@ -61,9 +49,9 @@ type task struct {
 	zero bool
 }
 
-// eachWork calls f for what makes the bytes at and after from, up to the end of
+// eachTask calls f for what makes the bytes at and after from, up to the end of
 // a disk of size bytes, those of src, in order. The disk may hold old data.
-func eachWork(src servers.Source, from, size int64, f func(task) error) error {
+func eachTask(src servers.Source, from, size int64, f func(task) error) error {
 	at := from
 	zero := func(end int64) error {
 		for ; at < end; at = min(end, at+zeroSize) {
@@ -86,7 +74,7 @@ func eachWork(src servers.Source, from, size int64, f func(task) error) error {
 	return zero(size)
 }
 
-// sendFrom does all work at and after from. After an answer that tells a loss it
+// sendFrom does all tasks at and after from. After an answer that tells a loss it
 // begins no more, and waits for what is under way: a request that was given up
 // could fail, and lose what has been sent again meanwhile, without a word.
 func (u *upload) sendFrom(ctx context.Context, from int64, log servers.Log) error {
@@ -97,17 +85,17 @@ func (u *upload) sendFrom(ctx context.Context, from int64, log servers.Log) erro
 	group, ctx := errgroup.WithContext(ctx)
 	more, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	work := make(chan begun)
+	tasks := make(chan begun)
 	f := &transfer.Front{Advance: u.arrived.Store}
 	end := u.src.Size()
 	if u.can.has("zero") {
 		end = max(end, u.size)
 	}
 	group.Go(func() error {
-		defer close(work)
-		err := eachWork(u.src, from, end, func(w task) error {
+		defer close(tasks)
+		err := eachTask(u.src, from, end, func(t task) error {
 			select {
-			case work <- begun{w, f.Begin(min(w.End, u.src.Size()))}:
+			case tasks <- begun{t, f.Begin(min(t.End, u.src.Size()))}:
 				return nil
 			case <-more.Done():
 				return context.Cause(more)
@@ -120,10 +108,10 @@ func (u *upload) sendFrom(ctx context.Context, from int64, log servers.Log) erro
 	})
 	for range u.workers {
 		group.Go(func() error {
-			for w := range work {
-				err := u.do(ctx, w.task, log)
+			for t := range tasks {
+				err := u.do(ctx, t.task, log)
 				if err == nil {
-					f.Arrive(w.Pending)
+					f.Arrive(t.Pending)
 					err = u.flushSome(ctx, log)
 				}
 				if transfer.Is[unflushed](err) {
@@ -144,11 +132,11 @@ func (u *upload) sendFrom(ctx context.Context, from int64, log servers.Log) erro
 	return err
 }
 
-// do makes the request for w.
-func (u *upload) do(ctx context.Context, w task, log servers.Log) error {
-	if w.zero && u.can.has("zero") {
+// do makes the request of a task.
+func (u *upload) do(ctx context.Context, t task, log servers.Log) error {
+	if t.zero && u.can.has("zero") {
 		return u.retried(ctx, func() error {
-			return u.patch(ctx, map[string]any{"op": "zero", "offset": w.Start, "size": w.End - w.Start, "flush": false})
+			return u.patch(ctx, map[string]any{"op": "zero", "offset": t.Start, "size": t.End - t.Start, "flush": false})
 		})
 	}
 	to := u.at
@@ -156,10 +144,10 @@ func (u *upload) do(ctx context.Context, w task, log servers.Log) error {
 		to = to.Query("flush=n")
 	}
 	return u.retried(ctx, func() error {
-		s := &web.Sending{Src: u.src, Piece: w.Piece, Log: log}
+		s := &web.Sending{Src: u.src, Piece: t.Piece, Log: log}
 		resp, err := u.client.Send(ctx, web.Request{
-			Method: "PUT", To: to, Body: s.Next, Length: w.End - w.Start, Limit: web.AnswerTimeout,
-			Header: map[string]string{"Content-Type": "application/octet-stream", "Content-Range": web.ContentRange(w.Piece)},
+			Method: "PUT", To: to, Body: s.Next, Length: t.End - t.Start, Limit: web.AnswerTimeout,
+			Header: map[string]string{"Content-Type": "application/octet-stream", "Content-Range": web.ContentRange(t.Piece)},
 		})
 		if err == nil {
 			web.Drain(resp)

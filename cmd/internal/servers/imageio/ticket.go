@@ -134,7 +134,7 @@ func (t *ticket) sub(name, query string) web.Address {
 
 // connections is how many of most connections, which the server tells, are used.
 func (t *ticket) connections(most int, o servers.Options) int {
-	return max(1, min(most, cmp.Or(max(o.Connections, 0), web.Lanes)))
+	return max(1, min(most, cmp.Or(max(o.Connections, 0), web.DefaultLanes)))
 }
 
 // String leaves out most of the ticket.

@@ -18,16 +18,16 @@ import (
 const (
 	// pieceSize is how many bytes go in one PUT.
 	pieceSize = 16 << 20
-	// zeroSize is how many bytes are zeroed in one request, which some
-	// storage has to write.
+	// zeroSize is how many bytes are zeroed in one request, which some storage
+	// has to write.
 	zeroSize = 16 << 30
 	// flushEvery is how many bytes may be lost when the line breaks. A flush
 	// takes a moment in which a disk does nothing else.
 	flushEvery = 256 << 20
 )
 
-// upload writes to the disk of a transfer. There is no name and no part:
-// the engine shows the disk to nobody before the transfer is finished.
+// upload writes to the disk of a transfer. There is no name and no part: the
+// engine shows the disk to nobody before the transfer is finished.
 type upload struct {
 	*ticket
 	workers int
@@ -153,7 +153,8 @@ func (u *upload) ReadBack(ctx context.Context, w io.Writer, off, length int64) e
 	return u.fail("read it back", u.client.ReadAll(ctx, u.at, w, off, length))
 }
 
-// Publish implements [servers.Upload]: whoever has started the transfer finishes it.
+// Publish implements [servers.Upload]: whoever has started the transfer finishes
+// it.
 func (u *upload) Publish(context.Context) error { return nil }
 
 // Close implements [servers.Upload]. What was written stays in the disk.

@@ -50,8 +50,8 @@ func (u *deviceUpload) Check(_ context.Context, f servers.File) error {
 	return transfer.CheckDisk(u.path, u.size, f)
 }
 
-// Send implements [servers.Upload]. What is a hole of src is zeroed, since anything can
-// be on the device.
+// Send implements [servers.Upload]. What is a hole of src is zeroed, since
+// anything can be on the device.
 func (u *deviceUpload) Send(ctx context.Context, src servers.Source, log servers.Log) error {
 	if src.Size() > u.size {
 		return transfer.NoSpace(u.path, src.Size(), u.size)
@@ -97,8 +97,8 @@ func (u *deviceUpload) zeroHoles(ctx context.Context, src servers.Source) error 
 // a disk takes a second or two for.
 const zeroStep = 128 << 20
 
-// ReadBack implements [servers.ReadBacker]. The cache of the device is dropped first, so
-// that the medium is read.
+// ReadBack implements [servers.ReadBacker]. The cache of the device is dropped
+// first, so that the medium is read.
 func (u *deviceUpload) ReadBack(ctx context.Context, w io.Writer, off, length int64) error {
 	dropCache(u.file, off, length)
 	n, err := io.CopyBuffer(w, transfer.ContextReader{Ctx: ctx, Reader: io.NewSectionReader(u.file, off, length)}, make([]byte, fileChunk))

@@ -44,7 +44,7 @@ func OpenURL(ctx context.Context, dest string, o servers.Options) (servers.Uploa
 	return Open(ctx, path, o)
 }
 
-// Open checks the target and its folder.
+// Open opens a path as a destination: a file, a folder or a block device.
 func Open(_ context.Context, dest string, o servers.Options) (servers.Upload, error) {
 	path, err := targetPath(dest, o.Name)
 	if err != nil {
@@ -123,6 +123,7 @@ func (u *fileUpload) Create() (*os.File, error) {
 	return part.File, nil
 }
 
+// Send implements [servers.Upload].
 func (u *fileUpload) Send(ctx context.Context, src servers.Source, log servers.Log) error {
 	need, err := transfer.DataSize(src)
 	if err != nil {
@@ -166,6 +167,7 @@ func (u *fileUpload) ReadBack(ctx context.Context, w io.Writer, off, length int6
 	return u.wrap(err)
 }
 
+// Publish implements [servers.Upload].
 func (u *fileUpload) Publish(context.Context) error {
 	err := u.part.publish(u.path, u.force)
 	if errors.Is(err, fs.ErrExist) {
@@ -174,7 +176,8 @@ func (u *fileUpload) Publish(context.Context) error {
 	return u.wrap(err)
 }
 
-// Close implements [servers.Upload]. A later run can't find a file without a name.
+// Close implements [servers.Upload]. A later run can't find a file without a
+// name.
 func (u *fileUpload) Close(bool) error {
 	if u.part == nil {
 		return nil

@@ -15,7 +15,6 @@ import (
 	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/servers"
 	"flatimg/cmd/internal/servers/servertest"
-	"flatimg/cmd/internal/servers/transfer"
 	"flatimg/integration/rig"
 )
 
@@ -225,15 +224,6 @@ func TestTargetPath(t *testing.T) {
 	}
 	if _, err := targetPath("", "name"); err == nil {
 		t.Error("an empty path is accepted")
-	}
-}
-
-func TestHiddenName(t *testing.T) {
-	for _, name := range []string{"a", strings.Repeat("x", transfer.NameMax)} {
-		hidden := transfer.HiddenName(name)
-		if len(hidden) > transfer.NameMax || hidden[0] != '.' || hidden == transfer.HiddenName(name) {
-			t.Errorf("%q is a bad hidden name", hidden)
-		}
 	}
 }
 

@@ -11,8 +11,11 @@ import (
 	"flatimg/cmd/internal/servers/transfer"
 )
 
-// download reads an NBD export. Nobody tells whether it is the same in a
-// later run.
+// ahead is how many chunks one reader has asked for at a time.
+const ahead = inFlight / defaultConnections
+
+// download reads an NBD export. Nobody tells whether it is the same in a later
+// run.
 type download struct {
 	*server
 	size    int64
@@ -51,9 +54,6 @@ func (d *download) Read(ctx context.Context, w io.Writer, off, length int64) err
 	}
 	return d.read(ctx, w, off, length)
 }
-
-// ahead is how many chunks one reader has asked for at a time.
-const ahead = inFlight / defaultConnections
 
 // read writes a range to w, over the present connection.
 func (s *server) read(ctx context.Context, w io.Writer, off, length int64) error {

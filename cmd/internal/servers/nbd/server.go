@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// defaultConnections is how many connections are made where the server allows
-	// several: more than processors do not help on a fast line.
+	// defaultConnections is how many connections are made where the server
+	// allows several: more than processors do not help on a fast line.
 	defaultConnections = 4
 	// chunkSize in bytes is what every server takes in one request, and enough
 	// that the requests cost little.
@@ -24,8 +24,8 @@ const (
 	inFlight = 16
 )
 
-// server is an export that is connected to when it is needed, and again
-// after the connection broke. Safe for concurrent use.
+// server is an export that is connected to when it is needed, and again after
+// the connection broke. Safe for concurrent use.
 type server struct {
 	address nbd.Address
 	options nbd.Options

@@ -4,6 +4,7 @@ package nbd
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,23 @@ import (
 	"flatimg/cmd/internal/nbd"
 	"flatimg/cmd/internal/servers"
 	"flatimg/cmd/internal/servers/transfer"
+)
+
+const (
+	// flushEvery in bytes of data, and flushAfter, are what a broken connection
+	// costs at most. A flush makes the server wait for its disk.
+	flushEvery = 256 << 20
+	flushAfter = 10 * time.Second
+	// flushLeast is the same for a line that breaks again and again.
+	flushLeast = 4 << 20
+	// zeroSize in bytes is what one request zeroes at first. A server that has to
+	// write zeros for all that are under way, at 10 MB a second, still answers
+	// within the patience of package nbd.
+	zeroSize = 64 << 20
+	// maxZeroSize in bytes is what one request zeroes at a server that answers
+	// within quickZero, faster than any disk writes so much.
+	maxZeroSize = 1 << 30
+	quickZero   = 50 * time.Millisecond
 )
 
 // upload writes to an NBD export. It has no name to appear under: what fails
@@ -56,7 +74,9 @@ func Open(ctx context.Context, dest string, o servers.Options) (servers.Upload, 
 		}
 	}
 	if err == nil && o.Resume != nil {
-		err = transfer.UnmarshalState(o.Resume, &u.resume)
+		if err = json.Unmarshal(o.Resume, &u.resume); err != nil {
+			err = fmt.Errorf("the record of an earlier run is damaged: %w", err)
+		}
 	}
 	if err != nil {
 		s.close()
@@ -70,8 +90,8 @@ func (u *upload) Check(_ context.Context, f servers.File) error {
 	return transfer.CheckDisk(u.String(), u.size, f)
 }
 
-// Send implements [servers.Upload]. Holes are zeroed, since anything can be on the
-// export; the server may keep them as holes.
+// Send implements [servers.Upload]. Holes are zeroed, since anything can be on
+// the export; the server may keep them as holes.
 func (u *upload) Send(ctx context.Context, src servers.Source, log servers.Log) error {
 	if src.Size() > u.size {
 		return transfer.NoSpace(u.String(), src.Size(), u.size)
@@ -84,23 +104,6 @@ func (u *upload) Send(ctx context.Context, src servers.Source, log servers.Log) 
 	log.Keep(uploadState{u.size, t.flushed})
 	return u.retrier.Do(ctx, "send", func() error { return t.run(ctx) })
 }
-
-const (
-	// flushEvery in bytes of data, and flushAfter, are what a broken connection
-	// costs at most. A flush makes the server wait for its disk.
-	flushEvery = 256 << 20
-	flushAfter = 10 * time.Second
-	// flushLeast is the same for a line that breaks again and again.
-	flushLeast = 4 << 20
-	// zeroSize in bytes is what one request zeroes at first. A server that has to
-	// write zeros for all that are under way, at 10 MB a second, still answers
-	// within the patience of package nbd.
-	zeroSize = 64 << 20
-	// maxZeroSize in bytes is what one request zeroes at a server that answers
-	// within quickZero, faster than any disk writes so much.
-	maxZeroSize = 1 << 30
-	quickZero   = 50 * time.Millisecond
-)
 
 // pass is what is sent over one or more connections in turn.
 type pass struct {

@@ -19,7 +19,7 @@ type layerBody struct {
 
 	// sum is that of the sender with the bytes that the body has read.
 	sum  hash.Hash
-	body *web.SendBody
+	body *web.CountingBody
 }
 
 // open begins anew.
@@ -36,7 +36,7 @@ func (b *layerBody) open() io.ReadCloser {
 		b.sum = cloneHash(s.sum)
 		r = io.TeeReader(r, b.sum)
 	}
-	b.body = &web.SendBody{R: r}
+	b.body = &web.CountingBody{R: r}
 	return b.body
 }
 
@@ -53,7 +53,7 @@ func (b *layerBody) close() int64 {
 func cloneHash(h hash.Hash) hash.Hash {
 	c, err := h.(hash.Cloner).Clone()
 	if err != nil {
-		panic("servers: internal error: " + err.Error())
+		panic("oci: internal error: " + err.Error())
 	}
 	return c
 }

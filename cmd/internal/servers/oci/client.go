@@ -26,8 +26,7 @@ type registry struct {
 	auth registryAuth
 }
 
-// newRegistry returns a client that asks for the actions, "pull" or
-// "pull,push".
+// newRegistry returns a client that asks for the actions, "pull" or "pull,push".
 func newRegistry(ctx context.Context, ref ref, actions string, o servers.Options) (*registry, error) {
 	who, err := registryLogin(ctx, ref, o)
 	if err != nil {
@@ -57,8 +56,8 @@ type request struct {
 	// the request is repeated with a login. Nil: there is none.
 	body func() io.ReadCloser
 	size int64
-	// patience is how long the registry may think when it has got all; 0:
-	// as long as all do.
+	// patience is how long the registry may think when it has got all; 0: as
+	// long as all do.
 	patience time.Duration
 	// want lists the statuses of a good answer.
 	want []int

@@ -29,7 +29,7 @@ type download struct {
 	layer descriptor
 	name  string
 	size  int64
-	// before is that of the diskReader.
+	// before is that of the [diskReader].
 	before []byte
 
 	mu   sync.Mutex
@@ -72,7 +72,7 @@ func (d *download) find(ctx context.Context) error {
 	}
 	for i := len(image.Layers) - 1; i >= 0; i-- {
 		d.layer = image.Layers[i]
-		if !digest.MatchString(d.layer.Digest) || d.layer.Size < 0 {
+		if !digestPattern.MatchString(d.layer.Digest) || d.layer.Size < 0 {
 			return transfer.Lasting(fmt.Errorf("a layer of %d bytes with the digest %.100q is not supported", d.layer.Size, d.layer.Digest))
 		}
 		err := d.open(ctx)
@@ -120,8 +120,8 @@ func (d *download) FileName() string { return d.name }
 // Size implements [servers.Download].
 func (d *download) Size() int64 { return d.size }
 
-// Version implements [servers.Download]. There is none for a packed layer: going on with
-// what an earlier run has fetched would save nothing.
+// Version implements [servers.Download]. There is none for a packed layer: going
+// on with what an earlier run has fetched would save nothing.
 func (d *download) Version() string {
 	if d.before == nil {
 		return ""
@@ -132,8 +132,9 @@ func (d *download) Version() string {
 // Lanes implements [servers.Download].
 func (d *download) Lanes() int { return 1 }
 
-// Checksum implements [servers.Summer]. A registry has digests of layers only; what is
-// in a layer that has its digest has the checksum that was computed on the way.
+// Checksum implements [servers.Summer]. A registry has digests of layers only;
+// what is in a layer that has its digest has the checksum that was computed on
+// the way.
 func (d *download) Checksum(ctx context.Context) (servers.Checksum, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

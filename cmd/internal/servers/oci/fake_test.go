@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // fakeRegistry is a registry in memory that can fail as real ones do.
@@ -187,7 +188,7 @@ func (f *fakeRegistry) get(w http.ResponseWriter, r *http.Request, b []byte) {
 		return
 	}
 	w.Header().Set("Docker-Content-Digest", digestOf(sha256.Sum256(b)))
-	http.ServeContent(w, r, "", noTime, strings.NewReader(string(b)))
+	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(b)))
 }
 
 func (f *fakeRegistry) putManifest(w http.ResponseWriter, r *http.Request, tag string) {

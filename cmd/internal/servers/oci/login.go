@@ -149,6 +149,7 @@ func loginKeys(ref ref) []string {
 	return keys
 }
 
+// helperName is what a program's name may be made of.
 var helperName = regexp.MustCompile(`^[a-zA-Z0-9_.-]+$`)
 
 // helperLogin asks a program that keeps passwords (docker-credential-helpers,

@@ -15,7 +15,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -25,9 +24,7 @@ import (
 	"flatimg/cmd/internal/servers/servertest"
 )
 
-var noTime time.Time
-
-func TestParseOCI(t *testing.T) {
+func TestParseRef(t *testing.T) {
 	for _, c := range []struct {
 		dest, url, scheme string
 	}{
@@ -531,7 +528,7 @@ func TestOCIReadInParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if !digest.MatchString(d.Version()) {
+	if !digestPattern.MatchString(d.Version()) {
 		t.Errorf("version %q", d.Version())
 	}
 	got := bytes.NewBuffer(bytes.Clone(want[:1<<20]))

@@ -37,7 +37,7 @@ func (c *registry) pullManifest(ctx context.Context) (manifest, error) {
 func chooseImage(images []descriptor, arch string) (descriptor, error) {
 	// Attestations stand beside images, for the platform unknown/unknown.
 	images = slices.DeleteFunc(slices.Clone(images), func(d descriptor) bool {
-		return d.Platform != nil && d.Platform.OS == "unknown" || !digest.MatchString(d.Digest)
+		return d.Platform != nil && d.Platform.OS == "unknown" || !digestPattern.MatchString(d.Digest)
 	})
 	if len(images) == 1 {
 		return images[0], nil

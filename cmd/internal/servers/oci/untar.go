@@ -20,8 +20,13 @@ import (
 )
 
 // maxZstdWindow bounds what a layer makes the decoder allocate, in bytes; zstd
-// itself takes up to 8 MiB unless it is told otherwise (RFC 8878, section 3.1.1.1.2).
+// itself takes up to 8 MiB unless it is told otherwise (RFC 8878, section
+// 3.1.1.1.2).
 const maxZstdWindow = 64 << 20
+
+// maxAround is the most bytes that may stand around the file in a layer that is
+// read in parts.
+const maxAround = 1 << 20
 
 // errNoDisk is for a layer without a file in disk/.
 var errNoDisk = errors.New("no file disk/NAME in it")
@@ -42,10 +47,6 @@ type diskReader struct {
 	// where that is much, or something else than padding follows the file.
 	before []byte
 }
-
-// maxAround is the most bytes that may stand around the file in a layer that is
-// read in parts.
-const maxAround = 1 << 20
 
 // openDisk opens a layer and finds the file in it.
 func (c *registry) openDisk(ctx context.Context, layer descriptor) (_ *diskReader, err error) {

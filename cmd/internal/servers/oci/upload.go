@@ -24,6 +24,8 @@ const (
 	// yet what it has just got, with linkWait in between.
 	linkTries = 5
 	linkWait  = 300 * time.Millisecond
+	// unknownDigest stands for one that the registry does not tell.
+	unknownDigest = "unknown"
 )
 
 // upload is an upload of an image of one file, as KubeVirt boots from it (a
@@ -62,7 +64,7 @@ func Open(ctx context.Context, dest string, o servers.Options) (servers.Upload, 
 	if err != nil {
 		return nil, err
 	}
-	if digest.MatchString(ref.tag) {
+	if digestPattern.MatchString(ref.tag) {
 		return nil, transfer.Usage(fmt.Errorf("%s: a digest is not known before", ref), "give a tag in its place")
 	}
 	client, err := newRegistry(ctx, ref, "pull,push", o)
@@ -106,7 +108,7 @@ func (u *upload) String() string { return u.ref.String() }
 func (u *upload) FileName() string { return u.name }
 
 // tagged returns the digest of what the tag names now; empty: nothing. A
-// registry that does not tell it is unknownDigest.
+// registry that does not tell it is [unknownDigest].
 func (u *upload) tagged(ctx context.Context) (string, error) {
 	resp, err := u.do(ctx, request{
 		method: http.MethodHead, url: u.ref.url("manifests/" + u.ref.tag),
@@ -125,10 +127,8 @@ func (u *upload) tagged(ctx context.Context) (string, error) {
 	return unknownDigest, nil
 }
 
-const unknownDigest = "unknown"
-
-// Check implements [servers.Checker]: the format is one that KubeVirt boots from, and
-// the registry lets the user push.
+// Check implements [servers.Checker]: the format is one that KubeVirt boots from,
+// and the registry lets the user push.
 func (u *upload) Check(ctx context.Context, f servers.File) error {
 	if f.Format != "qcow2" && f.Format != "raw" {
 		return transfer.Usage(fmt.Errorf("%s: KubeVirt does not boot from %s", u, f.Format), "--format qcow2 or raw")
@@ -174,8 +174,8 @@ func (u *upload) failed(ctx context.Context, what string, err error) error {
 	return transfer.ServerError(u.String(), what, err)
 }
 
-// Verify implements [servers.Verifier]. The registry has compared the digest of the
-// layer when it was finished; whether it still has it, is asked here.
+// Verify implements [servers.Verifier]. The registry has compared the digest of
+// the layer when it was finished; whether it still has it, is asked here.
 func (u *upload) Verify(ctx context.Context, _ []byte) (string, error) {
 	err := u.retry.Do(ctx, "look for the layer", func() error {
 		has, err := u.hasBlob(ctx, u.layer)
@@ -264,8 +264,9 @@ func isUnlinked(err error) bool {
 	return ok && (strings.HasPrefix(e.Text, "MANIFEST_BLOB_UNKNOWN") || strings.HasPrefix(e.Text, "DIGEST_INVALID"))
 }
 
-// Close implements [servers.Upload]. An upload that the registry does not find, which is
-// also what the Docker registry says of one that was cut, it forgets by itself.
+// Close implements [servers.Upload]. An upload that the registry does not find,
+// which is also what the Docker registry says of one that was cut, it forgets by
+// itself.
 func (u *upload) Close(keep bool) error {
 	defer u.close()
 	if keep || u.at == nil {

@@ -24,9 +24,9 @@ type ref struct {
 
 // Names as the distribution specification has them ("Pulling manifests").
 var (
-	repo   = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tag    = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
-	digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	repoPattern   = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagPattern    = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 )
 
 // parseRef parses oci://[user@]host[:port]/repo[:tag]. In place of a tag,
@@ -67,9 +67,9 @@ func parseRef(text, name string, certificates bool) (ref, error) {
 		err = errors.New("a port is a number from 1 to 65535")
 	case u.RawQuery != "" || u.Fragment != "":
 		err = errors.New("no place for a question mark or a #")
-	case !repo.MatchString(r.repo) || len(r.repo) > 255:
+	case !repoPattern.MatchString(r.repo) || len(r.repo) > 255:
 		err = fmt.Errorf("%q can't name a repository", r.repo)
-	case !tag.MatchString(r.tag) && !digest.MatchString(r.tag):
+	case !tagPattern.MatchString(r.tag) && !digestPattern.MatchString(r.tag):
 		err = fmt.Errorf("%q can't be a tag", r.tag)
 	}
 	if err != nil {
@@ -80,7 +80,7 @@ func parseRef(text, name string, certificates bool) (ref, error) {
 
 func (r ref) String() string {
 	separator := ":"
-	if digest.MatchString(r.tag) {
+	if digestPattern.MatchString(r.tag) {
 		separator = "@"
 	}
 	return r.plain + "://" + r.host + "/" + r.repo + separator + r.tag

@@ -71,8 +71,8 @@ func (d *download) wrap(ctx context.Context, what string, err error) error {
 	return transfer.ServerError(d.String(), what, err)
 }
 
-// Fetch implements [servers.Fetcher]. What is at path already stays, if rsync's checksum
-// of the whole file says that it is right.
+// Fetch implements [servers.Fetcher]. What is at path already stays, if rsync's
+// checksum of the whole file says that it is right.
 func (d *download) Fetch(ctx context.Context, path string, got func(n int64)) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -108,8 +108,8 @@ func (d *download) fetch(ctx context.Context, path string, got func(n int64)) er
 	return d.server.transfer(ctx, have, d.entry.size, progress, "--copy-links", d.server.arg(d.path), path)
 }
 
-// Checksum implements [servers.Summer]: by the account's shell, or the MD5 by which
-// rsync compares files, here with one that is not there.
+// Checksum implements [servers.Summer]: by the account's shell, or the MD5 by
+// which rsync compares files, here with one that is not there.
 func (d *download) Checksum(ctx context.Context) (servers.Checksum, error) {
 	if d.server.overSSH() {
 		sum, err := d.server.target.Checksum(ctx, d.server.retry, d.String(), d.path)

@@ -87,8 +87,9 @@ func (u *upload) checkPublished(ctx context.Context) error {
 
 var _ = (servers.Verifier)((*upload)(nil))
 
-// Verify implements [servers.Verifier]: rsync compares checksums of what both sides have
-// on their disks. Where the account has a shell, the server's SHA-256 says more.
+// Verify implements [servers.Verifier]: rsync compares checksums of what both
+// sides have on their disks. Where the account has a shell, the server's SHA-256
+// says more.
 func (u *upload) Verify(ctx context.Context, want []byte) (string, error) {
 	if u.server.overSSH() && want != nil {
 		part := ssh.RemoteJoin(ssh.RemoteFolder(u.path), u.part+"/"+path.Base(u.path))

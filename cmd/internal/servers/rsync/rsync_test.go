@@ -25,7 +25,7 @@ import (
 	"flatimg/integration/rig"
 )
 
-func TestParseRsync(t *testing.T) {
+func TestParseURL(t *testing.T) {
 	for _, c := range []struct {
 		url              string
 		user, host, port string
@@ -61,13 +61,13 @@ func TestParseRsync(t *testing.T) {
 	}
 }
 
-func TestRsyncShell(t *testing.T) {
+func TestShell(t *testing.T) {
 	if got, want := shell([]string{"-c", `trap "" INT; exec 'it''s'`, ""}), `/bin/sh '-c' 'trap "" INT; exec ''it''''s''' ''`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
 
-func TestRsyncOutput(t *testing.T) {
+func TestParseOutput(t *testing.T) {
 	var offs []int64
 	p := &progressParser{at: func(off int64) { offs = append(offs, off) }}
 	for _, text := range []string{"\r     32768   0%    0.00kB/s", "    0:00:00  \r  5373952   8%  ", " 4.80MB/s    0:00:12\n", "x y%\n12\n\n", strings.Repeat("1", 10000), "\n7 9%\n"} {

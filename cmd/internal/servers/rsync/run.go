@@ -73,8 +73,8 @@ func (s *server) environment() []string {
 	return env
 }
 
-// shell quotes the command line that starts ssh as rsync splits it
-// (rsync(1), --rsh): a quote in quotes is doubled.
+// shell quotes the command line that starts ssh as rsync splits it (rsync(1),
+// --rsh): a quote in quotes is doubled.
 func shell(line []string) string {
 	var b strings.Builder
 	b.WriteString("/bin/sh")

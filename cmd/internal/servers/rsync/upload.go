@@ -20,15 +20,15 @@ import (
 	"flatimg/cmd/internal/servers/transfer"
 )
 
-// upload is an upload by the user's own rsync. rsync can't rename, so the
-// file is sent to a hidden folder beside the target,
+// upload is an upload by the user's own rsync. rsync can't rename, so the file
+// is sent to a hidden folder beside the target,
 //
 //	FOLDER/.NAME.part-XXXX/NAME
 //
 // in place, so that what has arrived stays there when the line breaks and takes
-// no space twice; later it gets its final name from there, see
-// [upload.Publish]. A daemon's users can do no more than that, and neither
-// may an account whose shell is for rsync only.
+// no space twice; later it gets its final name from there, see [upload.Publish].
+// A daemon's users can do no more than that, and neither may an account whose
+// shell is for rsync only.
 type upload struct {
 	server *server
 	path   string // of the target on the server
@@ -215,8 +215,8 @@ func (u *upload) send(ctx context.Context, src servers.Source, arrived int64, me
 	return u.server.transfer(ctx, arrived, u.size, progress, append(args, u.file, u.partFolder())...)
 }
 
-// sends are the options of all that sends: the file behind the link, with
-// its time, by which rsync knows it again, and the mode that is usual there.
+// sends are the options of all that sends: the file behind the link, with its
+// time, by which rsync knows it again, and the mode that is usual there.
 func sends() []string { return []string{"--copy-links", "--times", "--chmod=ugo=rwX"} }
 
 // Close implements [servers.Upload].

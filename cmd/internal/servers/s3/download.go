@@ -124,8 +124,8 @@ func (d *download) read(ctx context.Context, w io.Writer, off, length int64) err
 	return err
 }
 
-// Checksum implements [servers.Summer]. That of an object that came in parts is one of
-// their checksums.
+// Checksum implements [servers.Summer]. That of an object that came in parts is
+// one of their checksums.
 func (d *download) Checksum(ctx context.Context) (servers.Checksum, error) {
 	const by = "the server"
 	if sum, ok := wholeSHA256(d.info); ok {

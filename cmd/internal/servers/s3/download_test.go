@@ -29,9 +29,9 @@ func TestS3Checksum(t *testing.T) {
 		{"MD5", plain, nil, "md5"},
 		{"parts", plain + "-3", nil, ""},
 		{"opaque", "opaque", nil, ""},
-		{"SHA-256", plain + "-3", map[string]string{"X-Amz-Checksum-Sha256": shA256(content)}, "sha256"},
-		{"SHA-256 of parts", plain + "-3", map[string]string{"X-Amz-Checksum-Sha256": shA256(content) + "-3"}, ""},
-		{"SHA-256 of one part", plain + "-1", map[string]string{"X-Amz-Checksum-Sha256": shA256(content), "X-Amz-Checksum-Type": "COMPOSITE"}, ""},
+		{"SHA-256", plain + "-3", map[string]string{"X-Amz-Checksum-Sha256": sha256Text(content)}, "sha256"},
+		{"SHA-256 of parts", plain + "-3", map[string]string{"X-Amz-Checksum-Sha256": sha256Text(content) + "-3"}, ""},
+		{"SHA-256 of one part", plain + "-1", map[string]string{"X-Amz-Checksum-Sha256": sha256Text(content), "X-Amz-Checksum-Type": "COMPOSITE"}, ""},
 		{"encrypted", plain, map[string]string{"X-Amz-Server-Side-Encryption": "aws:kms"}, ""},
 	} {
 		fake := &fakeServer{object: content, tag: c.etag}

@@ -81,7 +81,7 @@ func hasCode(err error, codes ...string) bool {
 	return ok && slices.Contains(codes, e.code)
 }
 
-// HasStatus says whether err is an answer with that HTTP status.
+// hasStatus says whether err is an answer with that HTTP status.
 func hasStatus(err error, status int) bool {
 	e, ok := errors.AsType[*failure](err)
 	return ok && e.status == status

@@ -76,7 +76,7 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.parts[number] = b
 		w.Header().Set("ETag", `"`+f.partETag(number)+`"`)
 		if !f.noChecksums {
-			w.Header().Set("X-Amz-Checksum-Sha256", shA256(b))
+			w.Header().Set("X-Amz-Checksum-Sha256", sha256Text(b))
 		}
 	case r.Method == http.MethodDelete:
 		f.upload = false
@@ -86,7 +86,7 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for n, b := range f.parts {
 			fmt.Fprintf(w, `<Part><PartNumber>%d</PartNumber><ETag>"%s"</ETag><Size>%d</Size>`, n, f.partETag(n), len(b))
 			if !f.noChecksums {
-				fmt.Fprintf(w, "<ChecksumSHA256>%s</ChecksumSHA256>", shA256(b))
+				fmt.Fprintf(w, "<ChecksumSHA256>%s</ChecksumSHA256>", sha256Text(b))
 			}
 			io.WriteString(w, "</Part>")
 		}
@@ -116,7 +116,8 @@ func (f *fakeServer) composite() string {
 	return tag
 }
 
-func shA256(b []byte) string {
+// sha256Text returns a SHA-256 as S3 writes it.
+func sha256Text(b []byte) string {
 	sum := sha256.Sum256(b)
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
@@ -186,7 +187,7 @@ func TestS3OddServers(t *testing.T) {
 			}
 			io.Copy(io.Discard, r.Body)
 			w.Header().Set("ETag", `"x"`)
-			w.Header().Set("X-Amz-Checksum-Sha256", shA256(nil))
+			w.Header().Set("X-Amz-Checksum-Sha256", sha256Text(nil))
 			return true
 		}}},
 		{name: "a busy server", by: "SHA-256", fake: &fakeServer{odd: times(2, http.StatusServiceUnavailable, "SlowDown", isPart)}},
@@ -224,7 +225,7 @@ func TestS3OddServers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			startFake(t, c.fake)
-			src := servertest.NewSource(part+1000, servertest.Data(0, 1000), servertest.Data(part-10, 1010))
+			src := servertest.NewSource(usualPart+1000, servertest.Data(0, 1000), servertest.Data(usualPart-10, 1010))
 			u, err := Open(t.Context(), "s3://bucket/a/key", servers.Options{Retries: 2, Connections: 1})
 			if err != nil {
 				t.Fatal(err)
@@ -244,7 +245,7 @@ func TestS3OddServers(t *testing.T) {
 			switch {
 			case c.want == "" && (err != nil || !strings.HasPrefix(by, c.by)):
 				t.Errorf("verified by %q, %v; want %q", by, err, c.by)
-			case c.want == "" && !bytes.Equal(c.fake.object, sourceBytes(t, src)):
+			case c.want == "" && !bytes.Equal(c.fake.object, servertest.Content(t, src)):
 				t.Error("the object differs")
 			case c.want != "" && (err == nil || !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(c.want)) || cli.ExitCode(err) != c.code):
 				t.Errorf("%v, want one with %q and exit code %d", err, c.want, c.code)
@@ -275,7 +276,7 @@ func TestS3LateComplete(t *testing.T) {
 					var parts []sent
 					for n := range len(fake.parts) {
 						object = append(object, fake.parts[n+1]...)
-						parts = append(parts, sent{sha256: shA256(fake.parts[n+1])})
+						parts = append(parts, sent{sha256: sha256Text(fake.parts[n+1])})
 					}
 					sum, _ = compositeSHA256(parts)
 					fake.tag, fake.upload, looks = fake.composite()+"x", false, 0
@@ -292,7 +293,7 @@ func TestS3LateComplete(t *testing.T) {
 			}
 			startFake(t, fake)
 			src := servertest.NewSource(10, servertest.Data(0, 10))
-			if err := export(t, "s3://bucket/key", src, &servertest.Log{}, servers.Options{Retries: 1}); err != nil || !bytes.Equal(fake.object, sourceBytes(t, src)) {
+			if err := export(t, "s3://bucket/key", src, &servertest.Log{}, servers.Options{Retries: 1}); err != nil || !bytes.Equal(fake.object, servertest.Content(t, src)) {
 				t.Errorf("opaque %v, %d looks late: %v", opaque, late, err)
 			}
 		}
@@ -402,7 +403,7 @@ func TestS3HeldByAnother(t *testing.T) {
 func TestS3ResumeByMD5(t *testing.T) {
 	fake := &fakeServer{noChecksums: true}
 	startFake(t, fake)
-	src := servertest.NewSource(2*part+7, servertest.Data(0, 2*part+7))
+	src := servertest.NewSource(2*usualPart+7, servertest.Data(0, 2*usualPart+7))
 	u, err := Open(t.Context(), "s3://bucket/key", servers.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -419,10 +420,10 @@ func TestS3ResumeByMD5(t *testing.T) {
 	if err := export(t, "s3://bucket/key", src, log, servers.Options{Resume: log.State}); err != nil {
 		t.Fatal(err)
 	}
-	if log.KeptBytes.Load() != part || log.SentBytes.Load() != part+7 {
+	if log.KeptBytes.Load() != usualPart || log.SentBytes.Load() != usualPart+7 {
 		t.Errorf("%d bytes kept and %d sent", log.KeptBytes.Load(), log.SentBytes.Load())
 	}
-	if !bytes.Equal(fake.object, sourceBytes(t, src)) {
+	if !bytes.Equal(fake.object, servertest.Content(t, src)) {
 		t.Error("the object differs")
 	}
 }
@@ -488,13 +489,13 @@ func TestS3Certificates(t *testing.T) {
 
 // TestS3BrokenSource sends what can't be read: that is not the server's fault.
 func TestS3BrokenSource(t *testing.T) {
-	for name, parallel := range map[string]int{"in memory": 1, "read twice": mostMemory / part * 2} {
+	for name, parallel := range map[string]int{"in memory": 1, "read twice": mostMemory / usualPart * 2} {
 		startFake(t, &fakeServer{})
 		u, err := Open(t.Context(), "s3://bucket/key", servers.Options{Connections: parallel})
 		if err != nil {
 			t.Fatal(err)
 		}
-		src := brokenSource{servertest.NewSource(int64(parallel)*part, servertest.Data(0, 10))}
+		src := brokenSource{servertest.NewSource(int64(parallel)*usualPart, servertest.Data(0, 10))}
 		if err := u.Send(t.Context(), src, &servertest.Log{}); !errors.Is(err, errBroken) || cli.ExitCode(err) != cli.ExitFailure {
 			t.Errorf("%s: %v, want %v and exit code %d", name, err, errBroken, cli.ExitFailure)
 		}
@@ -504,10 +505,10 @@ func TestS3BrokenSource(t *testing.T) {
 	}
 }
 
-// brokenSource can't be read.
-type brokenSource struct{ *servertest.Source }
-
 // errBroken is what a source fails with.
 var errBroken = errors.New("broken")
+
+// brokenSource can't be read.
+type brokenSource struct{ *servertest.Source }
 
 func (brokenSource) ReadAt([]byte, int64) (int, error) { return 0, errBroken }

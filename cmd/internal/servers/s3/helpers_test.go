@@ -49,15 +49,6 @@ func randomSource(size int64) *servertest.Source {
 	return servertest.NewSource(size, runs...)
 }
 
-func sourceBytes(t *testing.T, src *servertest.Source) []byte {
-	t.Helper()
-	b := make([]byte, src.Size())
-	if n, _ := src.ReadAt(b, 0); n != len(b) {
-		t.Fatal("the source is cut")
-	}
-	return b
-}
-
 // export uploads src as a run of the program does.
 func export(t *testing.T, dest string, src servers.Source, log *servertest.Log, o servers.Options) error {
 	t.Helper()

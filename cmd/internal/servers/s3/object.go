@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -14,12 +15,8 @@ import (
 	"flatimg/cmd/internal/servers/web"
 )
 
-const (
-	// patience bounds requests that carry no data.
-	patience = time.Minute
-	// lanes is how many requests with data go on at a time by default.
-	lanes = 4
-)
+// patience bounds requests that carry no data.
+const patience = time.Minute
 
 // object is an object at a server that speaks S3. Its methods return errors of
 // [toFailure], and are safe for concurrent use.
@@ -57,11 +54,8 @@ func newObject(ctx context.Context, l location, o servers.Options) (*object, err
 	if err != nil {
 		return nil, &cli.Error{Err: err, Hint: variables, Code: cli.ExitUsage}
 	}
-	object := &object{location: l, core: core, lanes: lanes, transport: transport}
-	if o.Connections > 0 {
-		object.lanes = o.Connections
-	}
-	return object, nil
+	lanes := cmp.Or(max(o.Connections, 0), web.DefaultLanes)
+	return &object{location: l, core: core, lanes: lanes, transport: transport}, nil
 }
 
 // transport bounds answers that the client reads as a whole.

@@ -23,23 +23,23 @@ const (
 )
 
 const (
-	// part is the size of parts where 10,000 of them suffice, to 156 GiB. A
+	// usualPart is the size of parts where 10,000 of them suffice, to 156 GiB. A
 	// smaller one costs more requests, a larger one more memory and more to
 	// send again.
-	part = 16 << 20
+	usualPart = 16 << 20
 	// mostMemory is the most bytes that parts may take in memory; parts that
 	// need more are read twice, for their checksum and for sending.
 	mostMemory = 96 << 20
-	// scratch is what of a part is hashed at a time: the caches hold what is
-	// hashed after it was read.
-	scratch = 256 << 10
+	// scratchSize is what of a part is hashed at a time: the caches hold what
+	// is hashed after it was read.
+	scratchSize = 256 << 10
 )
 
 // partSize returns the size of all parts but the last of a file of size bytes.
 func partSize(size int64) int64 {
 	const unit = 1 << 20
 	least := (size + maxParts - 1) / maxParts
-	return max(part, (least+unit-1)/unit*unit)
+	return max(usualPart, (least+unit-1)/unit*unit)
 }
 
 // partCount returns how many parts of partSize bytes a file has. An empty file
@@ -56,7 +56,7 @@ type memory struct {
 // newMemory returns the memory for parts of size bytes that so many workers
 // send at a time.
 func newMemory(size int64, workers int) (*memory, error) {
-	m := &memory{scratch: make([]byte, scratch)}
+	m := &memory{scratch: make([]byte, scratchSize)}
 	if size == 0 || int64(workers)*size > mostMemory {
 		return m, nil
 	}
@@ -83,8 +83,8 @@ type section struct {
 	scratch   []byte           // for checksums
 }
 
-// newSection uses the buffers of the worker that sends the part until the
-// next one.
+// newSection uses the buffers of the worker that sends the part until the next
+// one.
 func newSection(src servers.Source, off, size int64, m *memory) (*section, error) {
 	s := &section{bytes: src, off: off, size: size, scratch: m.scratch}
 	for at := off; at < off+size; {
@@ -118,7 +118,7 @@ type buffer struct {
 
 func (b buffer) ReadAt(p []byte, off int64) (int, error) { return copy(p, b.b[off-b.off:]), nil }
 
-// DataSize returns how many bytes of the part are not holes.
+// dataSize returns how many bytes of the part are not holes.
 func (s *section) dataSize() (sum int64) {
 	for _, c := range s.data {
 		sum += c.Length

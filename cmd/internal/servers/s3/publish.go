@@ -16,8 +16,8 @@ import (
 	"flatimg/cmd/internal/servers/web"
 )
 
-// Publish implements [servers.Upload]. Servers that know no conditions may replace what
-// somebody else has put there in the moment after it was looked for.
+// Publish implements [servers.Upload]. Servers that know no conditions may replace
+// what somebody else has put there in the moment after it was looked for.
 func (u *upload) Publish(ctx context.Context) error {
 	lost := false // an answer that may have been a success
 	conditional := !u.force
@@ -131,7 +131,7 @@ func (u *upload) isOurs(info minio.ObjectInfo) bool {
 	return ok && info.Size == u.size() && info.ETag == etag
 }
 
-// compositeSHA256 is compositeETag for SHA-256 and base64.
+// compositeSHA256 is [compositeETag] for SHA-256 and base64.
 func compositeSHA256(parts []sent) (string, bool) {
 	h := sha256.New()
 	for _, p := range parts {

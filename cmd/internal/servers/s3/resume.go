@@ -95,8 +95,8 @@ func trimQuotes(etag string) string {
 	return etag
 }
 
-// Verify implements [servers.Verifier]: the parts that the server lists are those that
-// it has confirmed one by one. It does not know the SHA-256 of all.
+// Verify implements [servers.Verifier]: the parts that the server lists are those
+// that it has confirmed one by one. It does not know the SHA-256 of all.
 func (u *upload) Verify(ctx context.Context, _ []byte) (string, error) {
 	const bySHA256 = "SHA-256 of each part, by the server"
 	listed, err := u.list(ctx)

@@ -22,7 +22,7 @@ import (
 	"flatimg/cmd/internal/servers/transfer"
 )
 
-func TestParseS3(t *testing.T) {
+func TestParseURL(t *testing.T) {
 	for text, want := range map[string]location{
 		"s3://bucket/key":           {bucket: "bucket", key: "key"},
 		"s3://bucket/a/b%20c%3fd+e": {bucket: "bucket", key: "a/b c?d+e"},
@@ -207,9 +207,9 @@ func TestS3PartSize(t *testing.T) {
 		size, part int64
 		count      int
 	}{
-		{0, part, 1}, {1, part, 1}, {part, part, 1}, {part + 1, part, 2},
-		{part * maxParts, part, maxParts},
-		{part*maxParts + 1, part + 1<<20, 9412},
+		{0, usualPart, 1}, {1, usualPart, 1}, {usualPart, usualPart, 1}, {usualPart + 1, usualPart, 2},
+		{usualPart * maxParts, usualPart, maxParts},
+		{usualPart*maxParts + 1, usualPart + 1<<20, 9412},
 		{maxObject, 525 << 20, 9987},
 	} {
 		if part := partSize(c.size); part != c.part || partCount(c.size, part) != c.count {
@@ -220,7 +220,7 @@ func TestS3PartSize(t *testing.T) {
 
 func TestS3Section(t *testing.T) {
 	src := servertest.NewSource(10_000, servertest.Data(100, 50), servertest.Data(1000, 4000), servertest.Data(9_990, 10))
-	all := sourceBytes(t, src)
+	all := servertest.Content(t, src)
 	for _, workers := range []int{1, mostMemory} { // in memory, and read twice
 		for _, r := range []transfer.Chunk{{Off: 0, Length: 10_000}, {Off: 0, Length: 100}, {Off: 120, Length: 10}, {Off: 120, Length: 1000}, {Off: 4999, Length: 5001}, {Off: 5000, Length: 1000}, {Off: 10_000, Length: 0}} {
 			memory, err := newMemory(r.Length, workers)

@@ -25,11 +25,11 @@ import (
 
 func TestS3RoundTrip(t *testing.T) {
 	server, _ := realServer(t)
-	for _, size := range []int64{0, 1, 5000, part - 1, part, part + 1, 2*part + 12345} {
+	for _, size := range []int64{0, 1, 5000, usualPart - 1, usualPart, usualPart + 1, 2*usualPart + 12345} {
 		src := randomSource(size)
 		dest := fmt.Sprintf("s3://%s/folder with spaces/%d+&.raw", server.Bucket, size)
 		mustExport(t, dest, src, servers.Options{})
-		want := sourceBytes(t, src)
+		want := servertest.Content(t, src)
 		if got, err := os.ReadFile(filepath.Join(server.BucketDir, "folder with spaces", fmt.Sprintf("%d+&.raw", size))); err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("%d bytes: the object differs: %v", size, err)
 		}
@@ -70,14 +70,14 @@ func TestS3Folder(t *testing.T) {
 
 func TestS3CutConnections(t *testing.T) {
 	server, cutter := realServer(t)
-	src := randomSource(3 * part)
+	src := randomSource(3 * usualPart)
 	cutter.CutAfter(1<<10, 1<<20, 7<<20, 9<<20)
 	mustExport(t, "s3://"+server.Bucket+"/cut.raw", src, servers.Options{})
 	if cutter.Cuts() < 4 {
 		t.Errorf("cut %d times", cutter.Cuts())
 	}
 	got, err := os.ReadFile(filepath.Join(server.BucketDir, "cut.raw"))
-	if err != nil || !bytes.Equal(got, sourceBytes(t, src)) {
+	if err != nil || !bytes.Equal(got, servertest.Content(t, src)) {
 		t.Errorf("the object differs: %v", err)
 	}
 }
@@ -105,7 +105,7 @@ func TestS3CutAnswers(t *testing.T) {
 			t.Errorf("cut after %d bytes: %v", cut, err)
 		}
 		got, err := os.ReadFile(filepath.Join(server.BucketDir, name))
-		if err != nil || !bytes.Equal(got, sourceBytes(t, src)) {
+		if err != nil || !bytes.Equal(got, servertest.Content(t, src)) {
 			t.Errorf("cut after %d bytes: the object differs: %v", cut, err)
 		}
 		cutter.CutRepliesAfter()
@@ -117,7 +117,7 @@ func TestS3CutAnswers(t *testing.T) {
 
 func TestS3Resume(t *testing.T) {
 	server, cutter := realServer(t)
-	src := randomSource(4 * part)
+	src := randomSource(4 * usualPart)
 	dest := "s3://" + server.Bucket + "/resumed.raw"
 	var o servers.Options
 	var kept int64
@@ -140,7 +140,7 @@ func TestS3Resume(t *testing.T) {
 	}
 	mustExport(t, dest, src, o)
 	got, err := os.ReadFile(filepath.Join(server.BucketDir, "resumed.raw"))
-	if err != nil || !bytes.Equal(got, sourceBytes(t, src)) {
+	if err != nil || !bytes.Equal(got, servertest.Content(t, src)) {
 		t.Errorf("the object differs: %v", err)
 	}
 	checkNoUploads(t, server.Bucket)
@@ -158,7 +158,7 @@ func TestS3Resume(t *testing.T) {
 
 func TestS3KilledServer(t *testing.T) {
 	server, cutter := realServer(t)
-	src := randomSource(3 * part)
+	src := randomSource(3 * usualPart)
 	dest := "s3://" + server.Bucket + "/killed.raw"
 	u, err := Open(t.Context(), dest, servers.Options{Retries: 1, Connections: 1})
 	if err != nil {
@@ -179,7 +179,7 @@ func TestS3KilledServer(t *testing.T) {
 
 func TestS3Remove(t *testing.T) {
 	server, _ := realServer(t)
-	src := randomSource(2 * part)
+	src := randomSource(2 * usualPart)
 	dest := "s3://" + server.Bucket + "/removed.raw"
 	for name, remove := range map[string]func(u servers.Upload, log *servertest.Log) error{
 		"at once": func(u servers.Upload, _ *servertest.Log) error { return u.Close(false) },
@@ -320,7 +320,7 @@ func TestS3LostAnswer(t *testing.T) {
 	front := httptest.NewServer(proxy)
 	defer front.Close()
 	env(t, front.URL, server.AccessKey, server.SecretKey)
-	mustExport(t, "s3://"+server.Bucket+"/lost.raw", randomSource(part+5), servers.Options{})
+	mustExport(t, "s3://"+server.Bucket+"/lost.raw", randomSource(usualPart+5), servers.Options{})
 	if lost.Load() == 0 {
 		t.Error("no answer was lost")
 	}
@@ -339,7 +339,7 @@ func TestS3Interrupted(t *testing.T) {
 		cancel()
 	}}
 	start := time.Now()
-	if err := u.Send(ctx, randomSource(2*part), log); !errors.Is(err, context.Canceled) {
+	if err := u.Send(ctx, randomSource(2*usualPart), log); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 	if err := u.Close(false); err == nil {

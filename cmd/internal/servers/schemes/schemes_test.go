@@ -14,6 +14,9 @@ func TestUnknownScheme(t *testing.T) {
 	if e, ok := errors.AsType[*cli.Error](err); !ok || e.Code != cli.ExitUsage || !strings.Contains(e.Hint, "sftp://") {
 		t.Errorf("%v, want an error that lists what there is", err)
 	}
+}
+
+func TestIsURL(t *testing.T) {
 	for dest, want := range map[string]bool{
 		"sftp://host/a": true, "x://": true, "./x://y": false, "/x://y": false, "a/b://c": false, "://x": false, "disk.raw": false,
 	} {

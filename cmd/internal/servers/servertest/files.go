@@ -74,23 +74,3 @@ func CheckDiskFile(t *testing.T, path string, src *Source) {
 		t.Error("the disk differs from the source")
 	}
 }
-
-// WriteSparse makes a file of the data of src, and holes.
-func WriteSparse(t *testing.T, path string, src *Source) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	err = f.Truncate(src.Size())
-	for _, r := range src.Runs {
-		b := Content(t, src)[r.Off:][:r.Length]
-		if _, e := f.WriteAt(b, r.Off); e != nil {
-			err = e
-		}
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}

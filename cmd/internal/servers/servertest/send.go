@@ -5,10 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"net"
-	"net/http"
 	"testing"
-	"time"
 
 	"flatimg/cmd/internal/servers"
 )
@@ -70,17 +67,3 @@ func Fetch(t *testing.T, d servers.Download, err error) ([]byte, error) {
 	err = d.Read(t.Context(), &got, 0, -1)
 	return got.Bytes(), err
 }
-
-// Reset resets a request's connection.
-func Reset(w http.ResponseWriter) bool {
-	conn, _, err := w.(http.Hijacker).Hijack()
-	if err == nil {
-		conn.(*net.TCPConn).SetLinger(0)
-		conn.Close()
-	}
-	return true
-}
-
-// Hangs is longer than what ends by itself takes on the busiest machine, and
-// shorter than the minutes after which a line that stands still is given up.
-const Hangs = 45 * time.Second

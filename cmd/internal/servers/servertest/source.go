@@ -5,7 +5,6 @@ package servertest
 import (
 	"bytes"
 	"math/rand/v2"
-	"os"
 	"testing"
 
 	"flatimg/cmd/internal/servers"
@@ -44,16 +43,6 @@ func NewSource(size int64, runs ...Run) *Source {
 		}
 	}
 	return &Source{bytes.NewReader(b), runs}
-}
-
-// FileSource returns a source of a file, all of it data.
-func FileSource(t *testing.T, name string) *Source {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Source{bytes.NewReader(b), []Run{{0, int64(len(b))}}}
 }
 
 // SparseSource returns a source of random data and holes.
@@ -134,13 +123,14 @@ func Content(t *testing.T, src servers.Source) []byte {
 	return b
 }
 
-// MixedSize is that of a MixedSource in bytes.
-const MixedSize = 5 << 20
+const (
+	// MixedSize is that of a [MixedSource] in bytes.
+	MixedSize = 5 << 20
+	// MixedData is how many of them are data.
+	MixedData = 600_000 + 1000 + 1<<20
+)
 
-// MixedSource returns a source of data and holes, of MixedData bytes of data.
+// MixedSource returns a source of data and holes.
 func MixedSource() *Source {
 	return NewSource(MixedSize, Data(100_000, 600_000), Data(2<<20, 1000), Data(3<<20+5, 1<<20))
 }
-
-// MixedData is how many bytes of a MixedSource are data.
-const MixedData = 600_000 + 1000 + 1<<20

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// packet is what every server takes in one request (SFTP draft 02,
-	// section 3: packets of up to 34000 bytes).
+	// packet is what every server takes in one request (SFTP draft 02, section
+	// 3: packets of up to 34000 bytes).
 	packet = 32 << 10
 	// packetOpenSSH is what OpenSSH's server takes: 256 KiB, less 1 KiB for
 	// what stands around the data (its sftp-common.h).
@@ -80,25 +80,25 @@ func (m *movement) Write(p []byte) (int, error) {
 func connect(ctx context.Context, target ssh.Target, options ...string) (*conn, error) {
 	life, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, hangUp)
-	ssh, err := target.Subsystem(life, "sftp", options...)
+	process, err := target.Subsystem(life, "sftp", options...)
 	if err != nil {
 		hangUp()
 		return nil, transfer.Lasting(err)
 	}
 	late := time.AfterFunc(maxSilence, hangUp) // the user may be asked for a password meanwhile
 	defer late.Stop()
-	moved := &movement{Reader: ssh.Out, WriteCloser: ssh.In}
+	moved := &movement{Reader: process.Out, WriteCloser: process.In}
 	moved.note()
 	client, err := sftp.NewClientPipe(moved, moved, sftp.UseConcurrentWrites(true))
 	if err != nil {
-		ssh.Close()
+		process.Close()
 		hangUp()
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, unreachable(ssh.Errs.String(), err)
+		return nil, unreachable(process.Errs.String(), err)
 	}
-	c := &conn{client, ssh, packet, hangUp, life, moved}
+	c := &conn{client, process, packet, hangUp, life, moved}
 	if !stop() {
 		c.close()
 		return nil, context.Cause(ctx)
@@ -140,8 +140,8 @@ func (c *conn) close() {
 	c.hangUp()
 }
 
-// isDone waits until done is closed, or ctx has ended, and says which. It hangs up
-// when nothing has moved for the time of silence.
+// isDone waits until done is closed, or ctx has ended, and says which. It hangs
+// up when nothing has moved for the time of silence.
 func (c *conn) isDone(ctx context.Context, silence time.Duration, done chan struct{}) bool {
 	tick := time.NewTicker(max(silence/8, time.Millisecond))
 	defer tick.Stop()

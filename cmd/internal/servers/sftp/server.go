@@ -12,16 +12,16 @@ import (
 	"flatimg/cmd/internal/servers/transfer"
 )
 
-// grace is how long a request may take after an interrupt, which can't take
-// it back, and how long the removal of a part may take.
+// grace is how long a request may take after an interrupt, which can't take it
+// back, and how long the removal of a part may take.
 const grace = 3 * time.Second
 
 // maxSilence is how long nothing may move on a connection while something is
 // waited for. ssh only watches that the other ssh is alive, not what it runs.
 const maxSilence = 10 * time.Minute
 
-// server is an account that is reached by SFTP through the user's own ssh.
-// It connects again when a connection broke. Safe for concurrent use.
+// server is an account that is reached by SFTP through the user's own ssh. It
+// connects again when a connection broke. Safe for concurrent use.
 type server struct {
 	target ssh.Target
 	retry  *transfer.Retrier
@@ -34,8 +34,7 @@ type server struct {
 }
 
 func newServer(ctx context.Context, target ssh.Target, o servers.Options) *server {
-	target.Command = ssh.Command(o)
-	return &server{target: target.WithDefaults(ctx), retry: transfer.NewRetrier(o), silence: maxSilence}
+	return &server{target: target.WithOptions(ctx, o), retry: transfer.NewRetrier(o), silence: maxSilence}
 }
 
 // expect says that a file of size bytes is sent.

@@ -19,8 +19,8 @@ import (
 	"flatimg/cmd/internal/servers/transfer"
 )
 
-// note is after how many bytes more a note is made of what has arrived.
-const note = 4 << 20
+// noteEvery is after how many bytes more a note is made of what has arrived.
+const noteEvery = 4 << 20
 
 // upload is an upload to a hidden file beside the target, which is renamed.
 type upload struct {
@@ -125,12 +125,12 @@ func (u *upload) follow(c *conn) error {
 }
 
 // resume takes what an earlier run has kept.
-func (u *upload) resume(note json.RawMessage) error {
-	if note == nil {
+func (u *upload) resume(kept json.RawMessage) error {
+	if kept == nil {
 		return nil
 	}
 	var state uploadState
-	if err := json.Unmarshal(note, &state); err != nil {
+	if err := json.Unmarshal(kept, &state); err != nil {
 		return fmt.Errorf("%s: what an earlier run has kept: %w", u, err)
 	}
 	if state.Part != "" && (!transfer.IsHiddenName(state.Part) || state.Arrived < 0) {
@@ -227,7 +227,7 @@ func (u *upload) sendRest(ctx context.Context, c *conn, src servers.Source, log 
 	s.Arrived = func(off int64) {
 		u.server.retry.Progress()
 		u.arrived = off
-		if off-noted >= note {
+		if off-noted >= noteEvery {
 			noted = off
 			log.Keep(uploadState{u.part, off})
 		}

@@ -10,8 +10,8 @@ import (
 	"flatimg/cmd/internal/servers/transfer"
 )
 
-// parseURL parses sftp://[user@]host[:port]/path. The path is absolute;
-// one that begins with /~/ is relative to the account's home folder.
+// parseURL parses sftp://[user@]host[:port]/path. The path is absolute; one that
+// begins with /~/ is relative to the account's home folder.
 func parseURL(dest string) (ssh.Target, string, error) {
 	fail := func(what string) (ssh.Target, string, error) {
 		return ssh.Target{}, "", transfer.Usage(errors.New(what), "write sftp://[user@]host[:port]/path, or /~/path for one in the home folder")

@@ -8,7 +8,7 @@ import (
 	"flatimg/cmd/internal/cli"
 )
 
-func TestParseSFTP(t *testing.T) {
+func TestParseURL(t *testing.T) {
 	for _, c := range []struct {
 		dest             string
 		user, host, port string

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestSSHCiphers(t *testing.T) {
+func TestCiphers(t *testing.T) {
 	const usual = "port 22\nciphers chacha20-poly1305@openssh.com,aes128-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com\nmacs x\n"
 	for _, c := range []struct{ name, config, byDefault, want string }{
 		{"default", usual, usual, "-o Ciphers=aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes256-gcm@openssh.com"},

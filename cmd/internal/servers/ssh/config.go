@@ -3,19 +3,24 @@ package ssh
 import (
 	"bytes"
 	"context"
+	"os"
 	"os/exec"
 	"path"
 	"strings"
 	"time"
+
+	"flatimg/cmd/internal/servers"
 )
 
-// AnswerTimeout is how long ssh may take to say how it is configured.
+// answerTimeout is how long ssh may take to say how it is configured.
 const answerTimeout = 5 * time.Second
 
-// WithDefaults returns t with options for what the user's configuration leaves
-// open. What it sets stays; on the command line it would lose against these.
-func (t Target) WithDefaults(ctx context.Context) Target {
-	if program, _, _ := strings.Cut(t.Command, " "); path.Base(program) != "ssh" {
+// WithOptions returns t with the command line that o says, and with options for
+// what the user's configuration leaves open. What it sets stays; on the command
+// line it would lose against these.
+func (t Target) WithOptions(ctx context.Context, o servers.Options) Target {
+	t.command = commandLine(o)
+	if program, _, _ := strings.Cut(t.command, " "); path.Base(program) != "ssh" {
 		return t
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
@@ -27,6 +32,18 @@ func (t Target) WithDefaults(ctx context.Context) Target {
 		t.defaults = append(t.defaults, ciphers(config, t.config(ctx, "-F", "none"))...)
 	}
 	return t
+}
+
+// commandLine returns the one that starts ssh: that of the options, else that of
+// the environment.
+func commandLine(o servers.Options) string {
+	if o.SSH != "" {
+		return o.SSH
+	}
+	if env := os.Getenv("FLATIMG_SSH"); env != "" {
+		return env
+	}
+	return "ssh"
 }
 
 // config returns ssh's configuration for the host (ssh(1), -G): keywords in

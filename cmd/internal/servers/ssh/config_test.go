@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestSSHTimeouts(t *testing.T) {
+func TestTimeouts(t *testing.T) {
 	for config, want := range map[string]string{
 		"connecttimeout none\nserveraliveinterval 0\n": "-o ConnectTimeout=60 -o ServerAliveInterval=15 -o ServerAliveCountMax=4",
 		"connecttimeout 5\nserveraliveinterval 0\n":    "-o ServerAliveInterval=15 -o ServerAliveCountMax=4",

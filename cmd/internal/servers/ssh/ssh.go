@@ -12,27 +12,26 @@ import (
 	"syscall"
 	"time"
 
-	"flatimg/cmd/internal/servers"
 	"flatimg/cmd/internal/servers/transfer"
 )
 
+// NoPrompt is ssh's option for a connection that must not ask anything.
+const NoPrompt = "-oBatchMode=yes"
+
+// grace is how long ssh may take to end when it is asked to.
+const grace = 2 * time.Second
+
 // Target is an account at a host, as ssh takes it.
 type Target struct {
-	Command    string // a shell's command line that starts ssh
+	command    string // a shell's command line that starts ssh
 	User, Port string // empty: what ssh's configuration says
 	Host       string
 	defaults   []string // options for what the user has not configured
 }
 
-// grace is how long ssh may take to end when it is asked to.
-const grace = 2 * time.Second
-
-// NoPrompt is ssh's option for a connection that must not ask anything.
-const NoPrompt = "-oBatchMode=yes"
-
 // String is a command line that people can try.
 func (t Target) String() string {
-	line := t.Command
+	line := t.command
 	if t.Port != "" {
 		line += " -p " + t.Port
 	}
@@ -49,7 +48,7 @@ func (t Target) String() string {
 // and this one still needs the connection to remove what it sent. A prompt for
 // a password can be interrupted all the same.
 func (t Target) Line(options ...string) []string {
-	line := []string{"-c", `trap "" INT; exec ` + t.Command + ` "$@"`, "sh"}
+	line := []string{"-c", `trap "" INT; exec ` + t.command + ` "$@"`, "sh"}
 	line = append(line, t.defaults...)
 	line = append(line, options...)
 	if t.Port != "" {
@@ -181,16 +180,4 @@ func Refused(words string) bool {
 		}
 	}
 	return false
-}
-
-// Command returns the command line that starts ssh: that of the options,
-// else that of the environment.
-func Command(o servers.Options) string {
-	if o.SSH != "" {
-		return o.SSH
-	}
-	if env := os.Getenv("FLATIMG_SSH"); env != "" {
-		return env
-	}
-	return "ssh"
 }

@@ -9,9 +9,9 @@ import (
 	"flatimg/cmd/internal/servers/transfer"
 )
 
-// ParseHostURL parses a URL of an account at a host and a path: scheme://
-// [user@]host[:port]/path. An error of type [*cli.Error] is complete; to others
-// the caller adds how the URL is written.
+// ParseHostURL parses a URL of an account at a host and a path,
+// scheme://[user@]host[:port]/path. An error of package cli is complete; to
+// others the caller adds how the URL is written.
 func ParseHostURL(text string) (Target, *url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -39,4 +39,27 @@ func ParseHostURL(text string) (Target, *url.URL, error) {
 		err = fmt.Errorf("%s: a question mark or a # in a path is written as %%3F or %%23", text)
 	}
 	return t, u, err
+}
+
+// URL returns the URL, of that scheme, of a path at the target. A path in the
+// home folder begins with "./".
+func (t Target) URL(scheme, path string) string {
+	var b strings.Builder
+	b.WriteString(scheme + "://")
+	if t.User != "" {
+		b.WriteString(t.User + "@")
+	}
+	if strings.Contains(t.Host, ":") {
+		b.WriteString("[" + t.Host + "]")
+	} else {
+		b.WriteString(t.Host)
+	}
+	if t.Port != "" {
+		b.WriteString(":" + t.Port)
+	}
+	if home, ok := strings.CutPrefix(path, "./"); ok {
+		path = "~/" + home
+	}
+	b.WriteString("/" + strings.TrimPrefix(path, "/"))
+	return b.String()
 }

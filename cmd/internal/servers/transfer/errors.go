@@ -50,7 +50,8 @@ func ServerError(where, what string, err error) error {
 	return &cli.Error{Err: fmt.Errorf("%s: %s: %w", where, what, err), Hint: e.Hint, Code: e.Code}
 }
 
-// NoVerification is what a [servers.Verifier] returns whose server has no checksum.
+// NoVerification is what a [servers.Verifier] returns whose server has no
+// checksum.
 func NoVerification(where, why string) error {
 	return fmt.Errorf("%s: %s: %w", where, why, errors.ErrUnsupported)
 }

@@ -8,8 +8,8 @@ import (
 // OnlyWriter hides ReadFrom, which would ignore the buffer of io.CopyBuffer.
 type OnlyWriter struct{ io.Writer }
 
-// CountingWriter counts what w has got. An error of w does not pass: it has
-// nothing to do with the server.
+// CountingWriter counts in N the bytes that W has got. An error of W does not
+// pass: it has nothing to do with the server.
 type CountingWriter struct {
 	W io.Writer
 	N int64
@@ -25,7 +25,7 @@ func (c *CountingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ContextWriter ends with the context.
+// ContextWriter fails when the context has ended.
 type ContextWriter struct {
 	Ctx context.Context
 	io.Writer
@@ -39,7 +39,7 @@ func (w ContextWriter) Write(p []byte) (int, error) {
 	return w.Writer.Write(p)
 }
 
-// ContextReader ends with the context.
+// ContextReader fails when the context has ended.
 type ContextReader struct {
 	Ctx context.Context
 	io.Reader

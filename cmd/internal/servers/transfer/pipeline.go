@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Pipeline reads a file far away: requests of chunk bytes are under way at a
-// time, and what they bring is written in order.
+// Pipeline reads a file far away: so many requests, of a chunk each, are under
+// way at a time, and what they bring is written in order.
 type Pipeline struct {
 	Src      io.ReaderAt
 	Requests int

@@ -1,6 +1,3 @@
-// Package transfer has what uploads and downloads of several protocols share:
-// trying again, cutting a source into pieces, following how far all has arrived,
-// the names of what is not published yet, and errors that users can act on.
 package transfer
 
 import (
@@ -9,22 +6,16 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"flatimg/cmd/internal/cli"
 	"flatimg/cmd/internal/servers"
 )
-
-// SlowestReads is how many bytes a second the slowest disk reads at: a server is
-// silent while it reads what it has.
-const SlowestReads = 50 << 20
 
 const (
 	// defaultRetries in a row take 8 s: a server that restarts comes back
 	// within, and nobody waits for one that is gone.
 	defaultRetries = 5
-	// The wait doubles each time.
+	// firstWait doubles each time, up to longWait.
 	firstWait = 250 * time.Millisecond
 	longWait  = 30 * time.Second
 )
@@ -69,8 +60,8 @@ func (r *Retrier) Do(ctx context.Context, what string, try func() error) error {
 	}
 }
 
-// Meet is do for the first request to a server. One that can't be reached at all
-// is not waited for: its name or port may be wrong.
+// Meet is [Retrier.Do] for the first request to a server. One that can't be
+// reached at all is not waited for: its name or port may be wrong.
 func (r *Retrier) Meet(ctx context.Context, what string, try func() error) error {
 	return r.Do(ctx, what, func() error {
 		err := try()
@@ -108,27 +99,6 @@ func (r *Retrier) Wait(ctx context.Context, what string, err error) error {
 	}
 }
 
-// awaitLast is the longest time between two looks.
-const awaitLast = 5 * time.Second
-
-// Await looks again and again, for as long as limit, whether the server has done
-// what it was asked for, and was not waited for: the answer of status 504 is that
-// of a gateway that has lost its patience, not of the server behind it.
-func Await(ctx context.Context, limit time.Duration, done func() (bool, error)) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for pause := firstWait; ; pause = min(2*pause, awaitLast) {
-		if ok, err := done(); ok || err != nil && !MayPass(err) {
-			return ok, err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return false, nil
-		}
-	}
-}
-
 // ReadAll calls read for the bytes [off, off+length), and again for what w has not
 // got yet when it fails for a reason that may pass. What has come is progress.
 func (r *Retrier) ReadAll(ctx context.Context, what string, w io.Writer, off, length int64, read func(w io.Writer, off, length int64) error) error {
@@ -141,79 +111,4 @@ func (r *Retrier) ReadAll(ctx context.Context, what string, w io.Writer, off, le
 		}
 		return err
 	})
-}
-
-// passingError marks an error as one that may pass.
-type passingError struct{ error }
-
-func (e passingError) Unwrap() error { return e.error }
-
-// Passing marks an error as one that may pass, which its type does not tell.
-func Passing(err error) error { return passingError{err} }
-
-// IsPassing says whether an error has been marked as one that may pass.
-func IsPassing(err error) bool { return Is[passingError](err) }
-
-// lastingError marks an error as one that does not pass.
-type lastingError struct{ error }
-
-func (e lastingError) Unwrap() error { return e.error }
-
-// Lasting marks an error as one that does not pass.
-func Lasting(err error) error { return lastingError{err} }
-
-// IsLasting says whether an error has been marked as one that does not pass.
-func IsLasting(err error) bool { return Is[lastingError](err) }
-
-// laterError is an error after which the server wants to be left alone for a
-// time.
-type laterError struct {
-	error
-	after time.Duration
-}
-
-func (e *laterError) Unwrap() error { return e.error }
-
-// RetryLater marks an error as one that may pass, but not before a time.
-func RetryLater(err error, after time.Duration) error { return &laterError{err, after} }
-
-// MayPass says whether an error is of the kind that goes away: a broken line, a
-// busy server. What the user has to mend, and what a server says of a request
-// itself, does not.
-func MayPass(err error) bool {
-	// Of two marks the outer one has been set by who knows more.
-	for e := err; e != nil && !errors.Is(err, context.Canceled); e = errors.Unwrap(e) {
-		switch e.(type) {
-		case passingError, *laterError:
-			return true
-		case lastingError:
-			return false
-		}
-	}
-	switch {
-	case IsLasting(err), errors.Is(err, context.Canceled):
-		return false
-	case IsPassing(err), Is[*laterError](err):
-		return true
-	}
-	if e, ok := errors.AsType[*cli.Error](err); ok && e.Code != cli.ExitServer {
-		return false
-	}
-	for _, e := range []error{
-		io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, context.DeadlineExceeded,
-		syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.ECONNABORTED, syscall.EPIPE, syscall.ETIMEDOUT,
-		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	netErr, ok := errors.AsType[net.Error](err)
-	return ok && netErr.Timeout()
-}
-
-// Is says whether err is of a type, or wraps one that is.
-func Is[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
 }

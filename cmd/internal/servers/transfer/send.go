@@ -4,17 +4,19 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"flatimg/cmd/internal/servers"
 )
 
+// Chunk is a piece of data of a source, in bytes.
+type Chunk struct{ Off, Length int64 }
+
 // Sender writes the data of a source at the same offsets of a destination.
 type Sender struct {
 	Dst io.WriterAt
-	// Workers write at the same time, chunk bytes each.
+	// Workers write at the same time, Chunk bytes each.
 	Workers int
 	Chunk   int64
 	// From is the offset before which all has arrived in an earlier run.
@@ -25,10 +27,7 @@ type Sender struct {
 	Arrived func(off int64)
 }
 
-// Chunk is a piece of data of a source, in bytes.
-type Chunk struct{ Off, Length int64 }
-
-// Send writes all data of src at and after s.from; holes are left out. Chunks
+// Send writes all data of src at and after s.From; holes are left out. Chunks
 // are begun in the order of their offsets.
 func (s Sender) Send(ctx context.Context, src servers.Source) error {
 	type begun struct {
@@ -113,6 +112,9 @@ func EachRun(src servers.Source, from int64, f func(start, end int64) error) err
 	return nil
 }
 
+// DataSize returns how many bytes of src are not holes.
+func DataSize(src servers.Source) (int64, error) { return DataBefore(src, src.Size()) }
+
 // DataBefore returns how many bytes of src before off are not holes.
 func DataBefore(src servers.Source, off int64) (int64, error) { return DataBetween(src, 0, off) }
 
@@ -129,21 +131,6 @@ func DataBetween(src servers.Source, from, to int64) (sum int64, err error) {
 	}
 	return sum, nil
 }
-
-// CountingLog counts what is sent, too.
-type CountingLog struct {
-	servers.Log
-	Total atomic.Int64
-}
-
-// Sent implements [servers.Log].
-func (l *CountingLog) Sent(n int64) {
-	l.Total.Add(n)
-	l.Log.Sent(n)
-}
-
-// DataSize returns how many bytes of src are not holes.
-func DataSize(src servers.Source) (int64, error) { return DataBefore(src, src.Size()) }
 
 // NextData is that of src, also behind its end.
 func NextData(src servers.Source, off int64) (start, end int64, err error) {

@@ -9,7 +9,8 @@ import (
 	"flatimg/cmd/internal/servers"
 )
 
-// TLSConfig is nil for the system's own certificates.
+// TLSConfig returns the configuration that trusts the certificates of
+// [servers.Options.CACert]; nil for those of the system.
 func TLSConfig(o servers.Options) (*tls.Config, error) {
 	if o.CACert == "" {
 		return nil, nil

@@ -7,7 +7,7 @@ import (
 	"flatimg/cmd/internal/cli"
 )
 
-func TestParseWeb(t *testing.T) {
+func TestParseAddress(t *testing.T) {
 	for _, c := range []struct{ url, shown, wire, name string }{
 		{"http://h/a/b.raw", "http://h/a/b.raw", "http://h/a/b.raw", "b.raw"},
 		{"davs://me@h:8443/a%20b%3f/", "davs://me@h:8443/a b?/", "https://h:8443/a%20b%3f/", ""},

@@ -19,6 +19,11 @@ const (
 	SmallHole = 64 << 10
 )
 
+var errClosedBody = errors.New("closed")
+
+// ErrEarly is the error for a body that was not wanted to its end.
+var ErrEarly = errors.New("the server has answered before it had everything")
+
 // Piece is a range of a source, [start, end).
 type Piece struct{ Start, End int64 }
 
@@ -58,9 +63,9 @@ func EachPiece(src servers.Source, from, size, gap int64, f func(Piece) error) e
 	return tell()
 }
 
-// Body is a piece of a source on its way. Its holes are not read. It may be
+// body is a piece of a source on its way. Its holes are not read. It may be
 // closed while it is read, and is not read any more then.
-type Body struct {
+type body struct {
 	log servers.Log
 
 	mu     sync.Mutex
@@ -70,17 +75,15 @@ type Body struct {
 	closed bool
 }
 
-// NewBody returns the body of a request with a piece of src, which log is told of.
-func NewBody(src servers.Source, p Piece, log servers.Log) *Body {
-	b := &Body{log: log, raw: PieceReader{Src: src, Piece: p}}
+// newBody returns the body of a request with a piece of src; log is told of it.
+func newBody(src servers.Source, p Piece, log servers.Log) *body {
+	b := &body{log: log, raw: PieceReader{Src: src, Piece: p}}
 	b.r = bufio.NewReaderSize(&b.raw, int(max(16, min(BodyBuffer, p.End-p.Start))))
 	return b
 }
 
-var errClosedBody = errors.New("closed")
-
 // Read implements [io.Reader].
-func (b *Body) Read(p []byte) (int, error) {
+func (b *body) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -95,7 +98,7 @@ func (b *Body) Read(p []byte) (int, error) {
 }
 
 // Close implements [io.Closer].
-func (b *Body) Close() error {
+func (b *body) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
@@ -103,14 +106,14 @@ func (b *Body) Close() error {
 }
 
 // Complete says whether all has been read.
-func (b *Body) Complete() bool {
+func (b *body) Complete() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.raw.Start == b.raw.End && b.r.Buffered() == 0
 }
 
-// TakeBack takes from the log what was sent in vain.
-func (b *Body) TakeBack() {
+// takeBack takes from the log what was sent in vain.
+func (b *body) takeBack() {
 	b.Close()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -156,31 +159,45 @@ func (r *PieceReader) Read(p []byte) (int, error) {
 	return int(n), nil
 }
 
+// TellingReader is a PieceReader that calls Sent, which may be nil, for n bytes
+// of data that were read.
+type TellingReader struct {
+	PieceReader
+	Sent func(n int64)
+}
+
+// Read implements [io.Reader].
+func (r *TellingReader) Read(p []byte) (int, error) {
+	before := r.data
+	n, err := r.PieceReader.Read(p)
+	if data := r.data - before; data > 0 && r.Sent != nil {
+		r.Sent(data)
+	}
+	return n, err
+}
+
 // Sending makes the bodies of one request that is sent once or more often.
 type Sending struct {
 	Src servers.Source
 	Piece
 	Log  servers.Log
-	last *Body
+	last *body
 }
 
 // Next makes the body for the next time; what the one before has told does not
 // count.
 func (s *Sending) Next() io.ReadCloser {
 	s.Failed()
-	s.last = NewBody(s.Src, s.Piece, s.Log)
+	s.last = newBody(s.Src, s.Piece, s.Log)
 	return s.last
 }
 
 // Failed says that the last body was sent in vain.
 func (s *Sending) Failed() {
 	if s.last != nil {
-		s.last.TakeBack()
+		s.last.takeBack()
 	}
 }
 
 // Complete says whether the last body has left.
 func (s *Sending) Complete() bool { return s.last != nil && s.last.Complete() }
-
-// ErrEarly is the error for a body that was not wanted to its end.
-var ErrEarly = errors.New("the server has answered before it had everything")

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +23,9 @@ const (
 	// slowDisk is the slowest that a server may copy a file, in bytes a second,
 	// before it is taken to hang.
 	slowDisk = 10 << 20
+	// DefaultLanes is how many requests at a time are of use: one line is seldom
+	// filled by one connection.
+	DefaultLanes = 4
 	// CloseLimit bounds what Close asks of a server.
 	CloseLimit = 5 * time.Second
 )
@@ -40,7 +42,7 @@ func SizeLimit(size int64) time.Duration {
 
 // Client makes requests of one server. Safe for concurrent use.
 type Client struct {
-	HTTP  *http.Client
+	http  *http.Client
 	Auth  string // the header Authorization; empty: none
 	Retry *transfer.Retrier
 	// Secret is left out of what the server says; empty: nothing is.
@@ -48,8 +50,8 @@ type Client struct {
 	met    atomic.Bool // the server has answered once
 }
 
-// NewClient returns a client for a. Redirects are followed when follow is
-// set; else only those that change nothing but the path.
+// NewClient returns a client for a. Redirects are followed when follow is set;
+// else only those that change nothing but the path.
 func NewClient(ctx context.Context, a Address, o servers.Options, follow bool) (*Client, error) {
 	auth, err := authorization(ctx, a, o)
 	if err != nil {
@@ -62,13 +64,13 @@ func NewClient(ctx context.Context, a Address, o servers.Options, follow bool) (
 	// Each request has a limit of its own.
 	t.ResponseHeaderTimeout = 0
 	c := &Client{Auth: auth, Retry: transfer.NewRetrier(o)}
-	c.HTTP = &http.Client{Transport: t, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+	c.http = &http.Client{Transport: t, CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		return checkRedirect(req, via, follow)
 	}}
 	return c, nil
 }
 
-// Request is a request.
+// Request is one to the server of a [Client].
 type Request struct {
 	Method string
 	To     Address
@@ -77,7 +79,7 @@ type Request struct {
 	// sent; nil: none.
 	Body   func() io.ReadCloser
 	Length int64
-	// Limit is how long the server may think; 0 means shortLimit.
+	// Limit is how long the server may think; 0: a minute.
 	Limit time.Duration
 	// Foreign: it is not for the server of the credentials.
 	Foreign bool
@@ -107,7 +109,7 @@ func (c *Client) Send(ctx context.Context, r Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, transfer.Lasting(err)
 	}
-	resp, err := c.HTTP.Do(req)
+	resp, err := c.http.Do(req)
 	answered.Store(true)
 	// The transport may still read a body whose request has failed.
 	closeBody()
@@ -183,7 +185,7 @@ func (c *Client) Do(ctx context.Context, what string, r Request) (resp *http.Res
 }
 
 // Close ends the connections.
-func (c *Client) Close() { c.HTTP.CloseIdleConnections() }
+func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // watchedBody is the body of an answer.
 type watchedBody struct {
@@ -204,19 +206,3 @@ func (b *watchedBody) Close() error {
 	defer b.cancel(nil)
 	return b.body.Close()
 }
-
-// MaxRedirects is how often a registry may say that a blob is elsewhere.
-const MaxRedirects = 5
-
-// WithoutURL leaves out of an error of the client what it was about: a URL in
-// which there may be tokens.
-func WithoutURL(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
-	}
-	return err
-}
-
-// Lanes is how many requests at a time are of use: one line is seldom filled
-// by one connection.
-const Lanes = 4

@@ -19,10 +19,7 @@ import (
 // lineError is the error for a request without an answer. A server that has
 // never answered is not waited for.
 func (c *Client) lineError(err error) error {
-	// The URL would be told twice.
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		err = e.Err
-	}
+	err = WithoutURL(err) // it would be told twice
 	hint := ""
 	dns, isDNS := errors.AsType[*net.DNSError](err)
 	switch {
@@ -45,6 +42,15 @@ func (c *Client) lineError(err error) error {
 		return transfer.Passing(err)
 	}
 	return transfer.Lasting(err)
+}
+
+// WithoutURL leaves out of an error of [http.Client] what it was about: a URL in
+// which there may be tokens.
+func WithoutURL(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
 }
 
 // AnswerError is the error that an answer is.

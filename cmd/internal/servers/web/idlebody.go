@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 
 	"flatimg/cmd/internal/servers/transfer"
 )
@@ -20,8 +21,9 @@ type idleBody struct {
 	body   io.ReadCloser
 }
 
-// WithIdleBody calls do with a context for a request, and gives the answer an
-// idleBody, whose Close ends the request.
+// WithIdleBody calls do with a context for a request, and gives the answer a
+// body that fails when nothing comes for [IdleTimeout], and whose Close ends the
+// request.
 func WithIdleBody(ctx context.Context, do func(ctx context.Context) (*http.Response, error)) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	resp, err := do(ctx)
@@ -41,8 +43,22 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close implements io.Closer.
 func (b *idleBody) Close() error {
 	b.cancel(nil)
 	return b.body.Close()
+}
+
+// IdleReader tells when a body stands still: Cancel is called when a Read takes
+// longer than Idle.
+type IdleReader struct {
+	R      io.Reader
+	Idle   time.Duration
+	Cancel func()
+}
+
+// Read implements [io.Reader].
+func (r IdleReader) Read(p []byte) (int, error) {
+	timer := time.AfterFunc(r.Idle, r.Cancel)
+	defer timer.Stop()
+	return r.R.Read(p)
 }

@@ -37,18 +37,3 @@ func (c *idleConn) Write(p []byte) (int, error) {
 	}
 	return c.Conn.Write(p)
 }
-
-// IdleReader ends a body that stands still: its cancel is called when a Read
-// takes longer than the idle time.
-type IdleReader struct {
-	R      interface{ Read([]byte) (int, error) }
-	Idle   time.Duration
-	Cancel func()
-}
-
-// Read implements [io.Reader].
-func (r IdleReader) Read(p []byte) (int, error) {
-	timer := time.AfterFunc(r.Idle, r.Cancel)
-	defer timer.Stop()
-	return r.R.Read(p)
-}

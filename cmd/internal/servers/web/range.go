@@ -35,6 +35,10 @@ func ParseContentRange(text string) (start, end, size int64, err error) {
 	return start, end + 1, size, nil
 }
 
+// ContentRange is the header of that name for a part of a file whose size is
+// not told (RFC 9110, section 14.4).
+func ContentRange(p Piece) string { return fmt.Sprintf("bytes %d-%d/*", p.Start, p.End-1) }
+
 // ParseOffset parses digits and nothing else.
 func ParseOffset(text string) (int64, bool) {
 	n, err := strconv.ParseUint(text, 10, 62)
@@ -79,13 +83,9 @@ func SkipTo(resp *http.Response, off int64) error {
 	return err
 }
 
-// ReadAll is readRange that goes on after what may pass.
+// ReadAll is [Client.ReadRange] that goes on after what may pass.
 func (c *Client) ReadAll(ctx context.Context, a Address, w io.Writer, off, length int64) error {
 	return c.Retry.Own().ReadAll(ctx, "read", w, off, length, func(w io.Writer, off, length int64) error {
 		return c.ReadRange(ctx, a, w, off, length)
 	})
 }
-
-// ContentRange is the header of that name for a part of a file whose size is
-// not told (RFC 9110, section 14.4).
-func ContentRange(p Piece) string { return fmt.Sprintf("bytes %d-%d/*", p.Start, p.End-1) }

@@ -51,7 +51,7 @@ func OpenSource(ctx context.Context, src string, o servers.Options) (servers.Dow
 	}
 	d := &download{client: client, from: from, lanes: o.Connections}
 	if d.lanes <= 0 {
-		d.lanes = web.Lanes
+		d.lanes = web.DefaultLanes
 	}
 	if err := d.look(ctx); err != nil {
 		client.Close()
@@ -201,7 +201,6 @@ func (d *download) changed() error {
 		Hint: "fetch it again, from the start",
 		Code: cli.ExitServer,
 	})
-
 }
 
 // Checksum implements [servers.Summer].

@@ -147,7 +147,6 @@ func TestHTTPDownloadFaults(t *testing.T) {
 	}
 }
 
-// Another server does not see the credentials.
 // Apache sends what has just taken a file's place with the tag of the old one.
 func TestHTTPDownloadUnderOldTag(t *testing.T) {
 	for _, changed := range []time.Duration{time.Second, time.Hour} {
@@ -172,6 +171,7 @@ func TestHTTPDownloadUnderOldTag(t *testing.T) {
 	}
 }
 
+// Another server does not see the credentials.
 func TestHTTPDownloadRedirect(t *testing.T) {
 	var seen []string
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -10,8 +10,8 @@ import (
 	"flatimg/cmd/internal/servers/web"
 )
 
-// davProperties are what a WebDAV server tells of a file or a folder.
-type davProperties struct {
+// properties are what a WebDAV server tells of a file or a folder.
+type properties struct {
 	// collection: it is a folder (RFC 4918, section 15.9).
 	collection bool
 	// free bytes that the account may still store there (RFC 4331, section 3);
@@ -19,9 +19,9 @@ type davProperties struct {
 	free int64
 }
 
-// properties asks for them. Where nobody tells, it is a file, of which nothing is
-// known.
-func properties(ctx context.Context, c *web.Client, a web.Address) (p davProperties, err error) {
+// askProperties asks for them. Where nobody tells, it is a file, of which nothing
+// is known.
+func askProperties(ctx context.Context, c *web.Client, a web.Address) (p properties, err error) {
 	const question = `<?xml version="1.0" encoding="utf-8"?>` +
 		`<propfind xmlns="DAV:"><prop><resourcetype/><quota-available-bytes/></prop></propfind>`
 	request := web.Request{
@@ -46,8 +46,8 @@ func properties(ctx context.Context, c *web.Client, a web.Address) (p davPropert
 }
 
 // parseProperties finds them in an answer; what is not understood is not told.
-func parseProperties(r io.Reader) davProperties {
-	p := davProperties{free: -1}
+func parseProperties(r io.Reader) properties {
+	p := properties{free: -1}
 	d := xml.NewDecoder(r)
 	for {
 		token, err := d.Token()

@@ -37,7 +37,6 @@ func (d *download) readStream(ctx context.Context, w io.Writer, off, length int6
 			Hint: "fetch it again, from the start",
 			Code: cli.ExitServer,
 		})
-
 	}
 	stop := context.AfterFunc(ctx, s.end)
 	defer stop()

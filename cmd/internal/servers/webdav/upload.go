@@ -20,8 +20,8 @@ import (
 // written in pieces: what is lost at most when the line breaks.
 const pieceSize = 64 << 20
 
-// upload is an upload by PUT (RFC 9110, section 9.3.4) to a hidden file
-// beside the target, which MOVE gives its name.
+// upload is an upload by PUT (RFC 9110, section 9.3.4) to a hidden file beside
+// the target, which MOVE gives its name.
 type upload struct {
 	client *web.Client
 	to     web.Address
@@ -142,7 +142,7 @@ func (u *upload) isFolder(ctx context.Context) (bool, error) {
 	}
 	if err != nil || resp.StatusCode < 300 {
 		// An Apache that shows no lists of files calls a folder missing.
-		p, err := properties(ctx, u.client, u.to)
+		p, err := askProperties(ctx, u.client, u.to)
 		return p.collection, err
 	}
 	to, err := resp.Location()
@@ -207,7 +207,7 @@ func (u *upload) Check(ctx context.Context, f servers.File) error {
 	if u.can.Ranges {
 		need = f.Data
 	}
-	p, err := properties(ctx, u.client, u.to.Folder())
+	p, err := askProperties(ctx, u.client, u.to.Folder())
 	if err != nil {
 		return u.fail("ask for free space", err)
 	}

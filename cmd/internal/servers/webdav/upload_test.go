@@ -7,13 +7,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/iotest"
-	"testing/synctest"
 	"time"
 
 	"flatimg/cmd/internal/cli"
@@ -22,52 +19,6 @@ import (
 	"flatimg/cmd/internal/servers/transfer"
 	"flatimg/cmd/internal/servers/web"
 )
-
-func TestEachPiece(t *testing.T) {
-	src := servertest.NewSource(1000, servertest.Data(10, 10), servertest.Data(25, 10), servertest.Data(50, 210), servertest.Data(900, 100))
-	for _, c := range []struct {
-		from, size, gap int64
-		want            []web.Piece
-	}{
-		{0, 100, 5, []web.Piece{{Start: 10, End: 35}, {Start: 50, End: 150}, {Start: 150, End: 250}, {Start: 250, End: 260}, {Start: 900, End: 1000}}},
-		{0, 1000, 20, []web.Piece{{Start: 10, End: 260}, {Start: 900, End: 1000}}},
-		{30, 1000, 0, []web.Piece{{Start: 30, End: 35}, {Start: 50, End: 260}, {Start: 900, End: 1000}}},
-		{0, 100, 1000, []web.Piece{{Start: 10, End: 110}, {Start: 110, End: 210}, {Start: 210, End: 310}, {Start: 310, End: 410}, {Start: 410, End: 510}, {Start: 510, End: 610}, {Start: 610, End: 710}, {Start: 710, End: 810}, {Start: 810, End: 910}, {Start: 910, End: 1000}}},
-		{1000, 100, 5, nil},
-	} {
-		var got []web.Piece
-		err := web.EachPiece(src, c.from, c.size, c.gap, func(p web.Piece) error {
-			got = append(got, p)
-			return nil
-		})
-		same := err == nil && len(got) == len(c.want)
-		for i := range got {
-			same = same && got[i] == c.want[i]
-		}
-		if !same {
-			t.Errorf("from %d, %d bytes, gaps of %d: %v, %v; want %v", c.from, c.size, c.gap, got, err, c.want)
-		}
-	}
-}
-
-func TestBody(t *testing.T) {
-	src := servertest.NewSource(3<<20, servertest.Data(100, 1<<20), servertest.Data(2<<20+5, 7))
-	log := &servertest.Log{}
-	b := web.NewBody(src, web.Piece{Start: 50, End: 3<<20 - 9}, log)
-	got, err := io.ReadAll(b)
-	if err != nil || !bytes.Equal(got, servertest.Content(t, src)[50:3<<20-9]) || !b.Complete() {
-		t.Errorf("%d bytes, %v", len(got), err)
-	}
-	if log.SentBytes.Load() != 1<<20+7 {
-		t.Errorf("%d bytes counted", log.SentBytes.Load())
-	}
-	if b.TakeBack(); log.SentBytes.Load() != 0 {
-		t.Errorf("%d bytes counted after all was taken back", log.SentBytes.Load())
-	}
-	if _, err := b.Read(make([]byte, 1)); err == nil {
-		t.Error("read after it was closed")
-	}
-}
 
 func TestHTTPUploadFaults(t *testing.T) {
 	t.Parallel()
@@ -253,75 +204,6 @@ func TestHTTPProbeBusy(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
-
-// The time that a server may think begins anew with what it redirects.
-func TestHTTPSlowAfterRedirect(t *testing.T) {
-	t.Parallel()
-	// In time that passes only while all wait, with a line that is a pipe.
-	synctest.Test(t, func(t *testing.T) {
-		defer time.Sleep(time.Second) // until all goroutines have ended
-		f := &fakeDAV{files: map[string][]byte{}}
-		f.before = func(w http.ResponseWriter, r *http.Request) bool {
-			if r.URL.Path == "/b" {
-				return false
-			}
-			http.Redirect(w, r, "/b", http.StatusTemporaryRedirect)
-			return true
-		}
-		line := make(pipeListener)
-		server := &http.Server{Handler: f}
-		go server.Serve(line)
-		defer server.Close()
-		a, _ := web.ParseAddress("http://host/a")
-		c, err := web.NewClient(t.Context(), a, servers.Options{Retries: -1}, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		c.HTTP.Transport.(*http.Transport).DialContext = line.dial
-		bodies := 0
-		r := web.Request{Method: "PUT", To: a, Length: 3, Limit: 100 * time.Millisecond, Body: func() io.ReadCloser {
-			bodies++
-			slow := iotest.OneByteReader(strings.NewReader("abc"))
-			return io.NopCloser(readerFunc(func(p []byte) (int, error) {
-				if bodies > 1 {
-					time.Sleep(100 * time.Millisecond)
-				}
-				return slow.Read(p)
-			}))
-		}}
-		if _, err := c.Do(t.Context(), "send", r); err != nil || string(f.files["/b"]) != "abc" {
-			t.Errorf("%v; sent %q", err, f.files["/b"])
-		}
-	})
-}
-
-// pipeListener is where connections in memory arrive.
-type pipeListener chan net.Conn
-
-func (l pipeListener) dial(context.Context, string, string) (net.Conn, error) {
-	client, server := net.Pipe()
-	l <- server
-	return client, nil
-}
-
-func (l pipeListener) Accept() (net.Conn, error) {
-	if conn, ok := <-l; ok {
-		return conn, nil
-	}
-	return nil, net.ErrClosed
-}
-
-func (l pipeListener) Close() error {
-	close(l)
-	return nil
-}
-
-func (l pipeListener) Addr() net.Addr { return &net.UnixAddr{} }
-
-type readerFunc func(p []byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // A file that appears while ours is sent stays.
 func TestHTTPPublishExists(t *testing.T) {

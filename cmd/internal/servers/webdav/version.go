@@ -48,11 +48,11 @@ func readAnswer(resp *http.Response) (answer, error) {
 	case http.StatusRequestedRangeNotSatisfiable:
 		// There is no first byte.
 		if strings.TrimSpace(h.Get("Content-Range")) != "bytes */0" {
-			return a, transfer.Lasting(&web.Error{Status: resp.StatusCode, Text: ""})
+			return a, transfer.Lasting(&web.Error{Status: resp.StatusCode})
 		}
 		a.size = 0
 	default:
-		return a, transfer.Lasting(&web.Error{Status: resp.StatusCode, Text: ""})
+		return a, transfer.Lasting(&web.Error{Status: resp.StatusCode})
 	}
 	return a, nil
 }
