@@ -30,10 +30,8 @@ const (
 	CloseLimit = 5 * time.Second
 )
 
-var (
-	errNoAnswer = errors.New("no answer in time")
-	errStalled  = errors.New("the line stands still")
-)
+// errNoAnswer is why a request ended that the server has thought too long about.
+var errNoAnswer = errors.New("no answer in time")
 
 // SizeLimit is how long a server may work on a file of size bytes.
 func SizeLimit(size int64) time.Duration {
@@ -125,7 +123,7 @@ func (c *Client) Send(ctx context.Context, r Request) (*http.Response, error) {
 		return nil, c.lineError(err)
 	}
 	c.met.Store(true)
-	resp.Body = &watchedBody{ctx, resp.Body, cancel}
+	resp.Body = &idleBody{ctx, cancel, resp.Body}
 	if !r.takes(resp.StatusCode) {
 		return nil, c.AnswerError(resp)
 	}
@@ -186,23 +184,3 @@ func (c *Client) Do(ctx context.Context, what string, r Request) (resp *http.Res
 
 // Close ends the connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// watchedBody is the body of an answer.
-type watchedBody struct {
-	ctx    context.Context
-	body   io.ReadCloser
-	cancel context.CancelCauseFunc
-}
-
-func (b *watchedBody) Read(p []byte) (int, error) {
-	n, err := IdleReader{b.body, IdleTimeout, func() { b.cancel(errStalled) }}.Read(p)
-	if err != nil && err != io.EOF && context.Cause(b.ctx) == errStalled {
-		err = transfer.Passing(errStalled)
-	}
-	return n, err
-}
-
-func (b *watchedBody) Close() error {
-	defer b.cancel(nil)
-	return b.body.Close()
-}
