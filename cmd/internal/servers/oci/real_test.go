@@ -145,19 +145,5 @@ func TestOCIStalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &servertest.InterruptingLog{Cancel: func() { cutter.Stall(true); cancel() }}
-	begin := time.Now()
-	if err := up.Send(ctx, servertest.MixedSource(), log); !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	if took := time.Since(begin); took > servertest.Hangs {
-		t.Errorf("ended after %v", took)
-	}
-	begin = time.Now()
-	if err := up.Close(false); err == nil {
-		t.Error("nothing is said of what is left over")
-	}
-	if took := time.Since(begin); took > servertest.Hangs {
-		t.Errorf("closed after %v", took)
-	}
+	servertest.CheckStalls(t, ctx, up, func() { cutter.Stall(true); cancel() })
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"testing"
+	"time"
 
 	"flatimg/cmd/internal/servers"
 )
@@ -66,4 +67,25 @@ func Fetch(t *testing.T, d servers.Download, err error) ([]byte, error) {
 	var got bytes.Buffer
 	err = d.Read(t.Context(), &got, 0, -1)
 	return got.Bytes(), err
+}
+
+// CheckStalls sends until some data has left, and calls stall, after which the
+// server does not answer any more and ctx has ended: what is under way ends soon,
+// and what is left over is told.
+func CheckStalls(t *testing.T, ctx context.Context, up servers.Upload, stall context.CancelFunc) {
+	t.Helper()
+	begin := time.Now()
+	if err := up.Send(ctx, MixedSource(), &InterruptingLog{Cancel: stall}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > Hangs {
+		t.Errorf("ended after %v", took)
+	}
+	begin = time.Now()
+	if err := up.Close(false); err == nil {
+		t.Error("nothing is said of what is left over")
+	}
+	if took := time.Since(begin); took > Hangs {
+		t.Errorf("closed after %v", took)
+	}
 }
